@@ -1,0 +1,98 @@
+"""Every metric that Slipway exports or queries, named once, with its type, labels and help.
+
+Predictors, the collector, the rollout's queries, rules and dashboards take the names from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LATENCY_BUCKETS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Upper bounds in seconds, of predictors and gateway alike; a latency objective must be one of them."""
+
+SCORE_BUCKETS = tuple(round(-0.5 + 0.1 * step, 1) for step in range(26))
+"""Upper bounds of the histogram of the best score in an answer."""
+
+
+@dataclass(frozen=True)
+class MetricDefinition:
+    """One metric: name as Prometheus shows it, kind, label names, help text and, for histograms, bucket bounds."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+_ARM = ("model", "version")
+
+REQUESTS = MetricDefinition(
+    "slipway_requests_total", "counter", (*_ARM, "code"), "Prediction requests answered, by status code."
+)
+LATENCY = MetricDefinition(
+    "slipway_request_duration_seconds", "histogram", _ARM, "Time to answer a prediction request.", LATENCY_BUCKETS
+)
+PREDICTIONS = MetricDefinition(
+    "slipway_predictions_total", "counter", _ARM, "Entities answered; a request may hold several."
+)
+SCORES = MetricDefinition("slipway_scores", "histogram", _ARM, "Best score of each answer.", SCORE_BUCKETS)
+FALLBACKS = MetricDefinition(
+    "slipway_fallbacks_total", "counter", (*_ARM, "reason"), "Entities answered by the fallback, by reason."
+)
+EMPTY = MetricDefinition("slipway_empty_total", "counter", _ARM, "Entities answered with no item at all.")
+FEATURE_AGE = MetricDefinition(
+    "slipway_feature_age_seconds", "gauge", (*_ARM, "view"), "Age of the oldest feature row in the last read."
+)
+FEATURE_READ = MetricDefinition(
+    "slipway_feature_read_seconds", "histogram", _ARM, "Time to read features from the online store.", LATENCY_BUCKETS
+)
+FEATURE_STATUS = MetricDefinition(
+    "slipway_feature_rows_total",
+    "counter",
+    (*_ARM, "view", "status"),
+    "Feature rows read: present, missing, expired, unreachable.",
+)
+EVENTS_DROPPED = MetricDefinition(
+    "slipway_events_dropped_total", "counter", _ARM, "Prediction events that could not be handed to the collector."
+)
+IN_FLIGHT = MetricDefinition("slipway_requests_in_flight", "gauge", _ARM, "Prediction requests being answered now.")
+BUNDLE_INFO = MetricDefinition(
+    "slipway_bundle_info", "gauge", (*_ARM, "sha256", "family"), "1 for the bundle that is loaded."
+)
+
+FEEDBACK = MetricDefinition(
+    "slipway_feedback_total",
+    "counter",
+    ("model", "outcome"),
+    "Feedback received: accepted, duplicate, expired, forged, unknown, late.",
+)
+JOINED_REQUESTS = MetricDefinition(
+    "slipway_joined_requests_total", "counter", _ARM, "Answered requests whose waiting time for feedback has passed."
+)
+JOINED_CLICKED = MetricDefinition(
+    "slipway_joined_clicked_requests_total",
+    "counter",
+    _ARM,
+    "Those of them with at least one click within the waiting time.",
+)
+
+PREDICTOR_METRICS = (
+    REQUESTS, LATENCY, PREDICTIONS, SCORES, FALLBACKS, EMPTY, FEATURE_AGE, FEATURE_READ, FEATURE_STATUS, EVENTS_DROPPED, IN_FLIGHT, BUNDLE_INFO,
+)  # fmt: skip
+COLLECTOR_METRICS = (FEEDBACK, JOINED_REQUESTS, JOINED_CLICKED)
+
+GATEWAY_REQUESTS = MetricDefinition(
+    "traefik_service_requests_total",
+    "counter",
+    ("service", "code", "method", "protocol"),
+    "Traefik: attempts per service.",
+)
+GATEWAY_LATENCY = MetricDefinition(
+    "traefik_service_request_duration_seconds",
+    "histogram",
+    ("service", "code", "method", "protocol"),
+    "Traefik: time per attempt.",
+    LATENCY_BUCKETS,
+)
