@@ -1,0 +1,1 @@
+"""Serving: predictor, feedback collector, the plane of one machine, and rollouts."""
