@@ -1,0 +1,353 @@
+"""What goes into `decide`, what it remembers, and what it asks for: frozen dataclasses of plain values.
+
+All of them go through `to_json` and `from_json` of `serialization` unchanged, so that a controller can be killed
+between any two calls and go on from what it wrote last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from slipway.contracts.rollout import CommandKind, Requirement
+
+
+class Phase(StrEnum):
+    """Where a rollout stands."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    SMOKE_TEST = "SmokeTest"
+    PROGRESSING = "Progressing"
+    PAUSED = "Paused"
+    AWAITING_GATE = "AwaitingGate"
+    PROMOTING = "Promoting"
+    ROLLING_BACK = "RollingBack"
+    HOLDING = "Holding"
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    FAILED = "Failed"
+
+
+TERMINAL = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.FAILED})
+MEASURING = frozenset({Phase.PROGRESSING, Phase.PAUSED, Phase.AWAITING_GATE, Phase.PROMOTING})
+
+
+class Outcome(StrEnum):
+    """What a guardrail says. INCONCLUSIVE is never read as PASS."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, not a secret
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    ERROR = "ERROR"
+
+
+# ---------------------------------------------------------------------------------------------- what is observed
+
+
+@dataclass(frozen=True)
+class Target:
+    """One version: the arm's name, the version, and the digest of its bundle ("" where unknown)."""
+
+    arm: str
+    version: str
+    digest: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What a version that went back is remembered by."""
+        return self.digest or self.arm
+
+
+@dataclass(frozen=True)
+class ArmObservation:
+    """One arm as the plane sees it now. `weight_applied` is read back from the gateway, in percent."""
+
+    ready: int
+    total: int
+    crash_looping: bool = False
+    restarts: int = 0
+    weight_applied: int | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class WindowCount:
+    """Events out of n for one arm between `start` and `end` (seconds), as exact differences of raw counters.
+
+    Under the guardrail name `assignment`, n is the number of requests that the gateway gave the arm.
+    """
+
+    guardrail: str
+    arm: str
+    start: float
+    end: float
+    events: float
+    n: float
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a person asks for. `id` makes it take effect once, however often it is seen."""
+
+    id: str
+    kind: CommandKind
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class SmokeTestResult:
+    """Answers of an arm to the smoke test, before it gets traffic."""
+
+    arm: str
+    passed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Everything seen at one moment. Readings may come late, twice, out of order or not at all.
+
+    Args:
+        at: When, in seconds of the same clock as the windows.
+        arms: By arm name; empty when the plane does not answer.
+        counts: Windows since the last look, in any order; old ones may come again.
+        metrics_error: Why there are no readings, or None.
+        desired: The version that is wanted now, or None to leave that as it is.
+        champion: Version that the registry's alias `champion` names, or None where unknown.
+    """
+
+    at: float
+    arms: Mapping[str, ArmObservation] = field(default_factory=dict)
+    counts: tuple[WindowCount, ...] = ()
+    metrics_error: str | None = None
+    desired: Target | None = None
+    commands: tuple[Command, ...] = ()
+    smoke_test: SmokeTestResult | None = None
+    champion: str | None = None
+
+
+# ------------------------------------------------------------------------------------------- what is remembered
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Bad events out of n, for candidate and stable. Where higher is better, a bad event is a missing good one."""
+
+    candidate_bad: int = 0
+    candidate_n: int = 0
+    stable_bad: int = 0
+    stable_n: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Returns the sums."""
+        return Counts(
+            self.candidate_bad + other.candidate_bad,
+            self.candidate_n + other.candidate_n,
+            self.stable_bad + other.stable_bad,
+            self.stable_n + other.stable_n,
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evidence of one guardrail between one candidate and stable, in constant memory.
+
+    Args:
+        key: Margins that the grids were made for; other margins start anew.
+        log_sums: Over the odds-ratio grid, log of P_theta / P_1, summed over windows.
+        log_harm: Over the alternatives beyond the harm threshold, log of the any-start mixture.
+        windows: Windows taken in.
+        total: Counts since the first traffic.
+        step: Counts since the weight of this step was confirmed.
+        recent: Counts of the running epoch of windows.
+        epoch: Its number, from 1.
+        epoch_windows: Windows in it.
+    """
+
+    key: tuple[float, ...]
+    log_sums: tuple[float, ...]
+    log_harm: tuple[float, ...]
+    windows: int = 0
+    total: Counts = field(default_factory=Counts)
+    step: Counts = field(default_factory=Counts)
+    recent: Counts = field(default_factory=Counts)
+    epoch: int = 1
+    epoch_windows: int = 0
+
+
+@dataclass(frozen=True)
+class LimitEvidence:
+    """Evidence that one arm breaks one hard limit: over the rates beyond it, log of the any-start mixture."""
+
+    key: tuple[float, ...]
+    log_mixture: tuple[float, ...]
+    windows: int = 0
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class SplitEvidence:
+    """Evidence that requests are not assigned as the weights say: over shifts of the log-odds, summed log-ratios."""
+
+    log_sums: tuple[float, ...]
+    key: tuple[float, ...]
+    candidate_n: int = 0
+    total_n: int = 0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Per guardrail: end of the last window taken in, when data last came, and what was wrong with the last one."""
+
+    last_end: float = float("-1e300")
+    last_data: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One guardrail judged, in the user's own direction.
+
+    `value`, `lower` and `upper` are an odds ratio or a difference of rates, as `measure` says; a bound that nothing is
+    known about is None. `lower` and `upper` hold at once over all looks.
+    """
+
+    guardrail: str
+    arm: str
+    outcome: Outcome
+    requirement: Requirement
+    met: bool
+    measure: str
+    value: float | None
+    lower: float | None
+    upper: float | None
+    margin: float | None
+    candidate_rate: float | None
+    stable_rate: float | None
+    samples: int
+    stable_samples: int
+    step_samples: int
+    minimum_samples: int
+    log_evidence_harm: float
+    log_evidence_needed: float
+    explanation: str
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a rollout remembers. Times are seconds of the clock that `decide` is given."""
+
+    phase: Phase
+    candidates: tuple[Target, ...]
+    stable: Target | None
+    started: float
+    phase_since: float
+    known_good: Target | None = None
+    reason: str = ""
+    step: int = 0
+    step_since: float | None = None
+    traffic_since: float | None = None
+    last_now: float = float("-1e300")
+    weights: Mapping[str, int] = field(default_factory=dict)
+    resume_to: Phase | None = None
+    approved: bool = False
+    skip: bool = False
+    forced: bool = False
+    aborted: bool = False
+    ready_once: bool = False
+    restarts_at_start: int | None = None
+    stable_was_healthy: bool = True
+    alias_moved: bool = False
+    stable_stopping: bool = False
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    limits: Mapping[str, LimitEvidence] = field(default_factory=dict)
+    splits: Mapping[str, SplitEvidence] = field(default_factory=dict)
+    clocks: Mapping[str, Clock] = field(default_factory=dict)
+    step_samples: Mapping[str, int] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    alarm: str = ""
+    queued: Target | None = None
+    refused: str = ""
+    went_back: tuple[str, ...] = ()
+    handled: tuple[str, ...] = ()
+
+    @property
+    def candidate(self) -> Target:
+        """The version that this rollout is about."""
+        return self.candidates[0]
+
+    @property
+    def terminal(self) -> bool:
+        """True when nothing is left to do until another version is wanted or someone says retry."""
+        return self.phase in TERMINAL
+
+
+# -------------------------------------------------------------------------------------------- what is asked for
+
+
+@dataclass(frozen=True)
+class StartArm:
+    """Have the arm run with all its replicas; nothing to do where it does."""
+
+    arm: str
+
+
+@dataclass(frozen=True)
+class SetWeights:
+    """Have the gateway split traffic like this, in percent; arms not named get none."""
+
+    weights: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class StopArm:
+    """Let the arm finish what is in flight, then stop it. Only ever asked for after its weight 0 was confirmed."""
+
+    arm: str
+
+
+@dataclass(frozen=True)
+class SmokeTest:
+    """Ask the arm directly and report whether its answers are well formed."""
+
+    arm: str
+
+
+@dataclass(frozen=True)
+class MoveAlias:
+    """Have the registry's alias name this version."""
+
+    alias: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Tell a person; repeated until the cause has gone."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class RecordEvent:
+    """A line of history: a change of phase or step, or a command."""
+
+    at: float
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RecordVerdicts:
+    """The verdicts after new readings, with the weights under which they were made."""
+
+    at: float
+    step: int
+    weights: Mapping[str, int]
+    verdicts: tuple[Verdict, ...]
+
+
+Action = StartArm | SetWeights | StopArm | SmokeTest | MoveAlias | Alarm | RecordEvent | RecordVerdicts
