@@ -1,0 +1,1 @@
+"""The model families: fit, score, save and load behind one small interface."""
