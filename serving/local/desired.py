@@ -1,4 +1,4 @@
-"""What the plane should run: arms and their weights. Written by `slipway up` and by the rollout, read by the supervisor."""
+"""What the plane should run: arms and their weights. `slipway up` and rollouts write it, the supervisor reads it."""
 
 from __future__ import annotations
 

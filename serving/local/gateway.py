@@ -1,0 +1,213 @@
+"""Configuration of Traefik: weighted arms with health checks and retries, and nothing else in public.
+
+Measured on Traefik 3.7 and relied upon here: an attempt that fails is counted for the service of the arm that was chosen
+(`traefik_service_requests_total`, code 502 or 503), also when a retry answers the client; without a health check on
+every child of a weighted service its dead children keep their traffic; retries of POST, and retries after the request
+was sent, have to be asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slipway.contracts.files import write_atomically, write_json
+from slipway.contracts.metrics import LATENCY_BUCKETS
+from slipway.serving.local.probes import get_json
+
+PREDICTION_SERVICE = "slipway-prediction"
+GRPC_SERVICE = "slipway-grpc"
+FEEDBACK_SERVICE = "slipway-feedback"
+ARM_HEADER = "x-slipway-arm"
+
+# uvicorn closes idle connections after 5 s; a request sent into a closing one would count as the arm's error.
+_IDLE_CONNECTION = "2s"
+# The retries together outlast what it takes to notice a dead process and to take it out of the routes.
+_RETRY_ATTEMPTS, _RETRY_FIRST_WAIT = 10, "30ms"
+_GRPC_METHODS = r"^/inference\.GRPCInferenceService/(Server(Live|Ready|Metadata)|Model(Ready|Metadata|Infer))$"
+
+
+@dataclass(frozen=True)
+class ArmRoute:
+    """Where the requests of one arm go.
+
+    Attributes:
+        weight: Its share, or None when it takes no part in the split (it may still finish requests).
+        urls: Addresses of the processes that take requests.
+        grpc_urls: The same for gRPC, as h2c:// addresses.
+    """
+
+    name: str
+    weight: int | None
+    urls: tuple[str, ...]
+    grpc_urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AppliedRoutes:
+    """What the running gateway says that it does: weights of the split, and addresses by service."""
+
+    weights: Mapping[str, int] = field(default_factory=dict)
+    servers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def static_configuration(*, public: int, internal: int, grpc: int, routes: Path) -> dict[str, Any]:
+    """Returns Traefik's configuration for its start.
+
+    Args:
+        public: Port of the gateway.
+        internal: Port of API, metrics, ping and of requests to a named arm.
+        grpc: Port for gRPC without TLS.
+        routes: File that holds the routes and is watched.
+    """
+    lifecycle = {"transport": {"lifeCycle": {"graceTimeOut": "10s"}}}
+    return {
+        "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
+        "entryPoints": {
+            "public": {"address": f"127.0.0.1:{public}"} | lifecycle,
+            "grpc": {"address": f"127.0.0.1:{grpc}"} | lifecycle,
+            "internal": {"address": f"127.0.0.1:{internal}"},
+        },
+        "api": {"insecure": False, "dashboard": False},
+        "ping": {"entryPoint": "internal"},
+        "providers": {"providersThrottleDuration": "50ms", "file": {"filename": str(routes), "watch": True}},
+        "metrics": {
+            "prometheus": {
+                "entryPoint": "internal",
+                "addServicesLabels": True,
+                "addEntryPointsLabels": False,
+                "buckets": list(LATENCY_BUCKETS),
+            }
+        },
+        "log": {"level": "INFO", "noColor": True},
+    }
+
+
+def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None, maximum_body: int) -> dict[str, Any]:
+    """Returns routers, middlewares and services for these arms.
+
+    Args:
+        arms: Arms that have at least one address.
+        collector_url: Where feedback goes, or None when nothing collects it.
+        maximum_body: Greatest request body in bytes; larger ones are refused at the gateway.
+    """
+    services: dict[str, Any] = {}
+    routers: dict[str, Any] = {
+        "internal-api": {"rule": "PathPrefix(`/api`)", "entryPoints": ["internal"], "service": "api@internal"}
+    }
+    for arm in arms:
+        services[arm.name] = _balancer(arm.urls, health_check=True)
+        services[f"{arm.name}-direct"] = _balancer(arm.urls)
+        routers[f"{arm.name}-direct"] = {
+            "rule": f"Header(`{ARM_HEADER}`, `{arm.name}`) && (PathPrefix(`/v1/models/`) || PathPrefix(`/v2/models/`))",
+            "entryPoints": ["internal"],
+            "service": f"{arm.name}-direct",
+        }
+        if arm.grpc_urls:
+            services[f"{arm.name}-grpc"] = _balancer(arm.grpc_urls)
+    services[PREDICTION_SERVICE] = _weighted({arm.name: arm.weight for arm in arms}, health_check=True)
+    routers["prediction"] = {
+        "rule": "PathPrefix(`/v1/models/`) || PathPrefix(`/v2/models/`)",
+        "entryPoints": ["public"],
+        "service": PREDICTION_SERVICE,
+        "middlewares": ["retry"],
+    }
+    if any(arm.grpc_urls for arm in arms):
+        services[GRPC_SERVICE] = _weighted({f"{arm.name}-grpc": arm.weight for arm in arms if arm.grpc_urls})
+        routers["grpc"] = {
+            "rule": f"PathRegexp(`{_GRPC_METHODS}`)",
+            "entryPoints": ["grpc"],
+            "service": GRPC_SERVICE,
+            "middlewares": ["retry"],
+        }
+    if collector_url is not None:
+        services[FEEDBACK_SERVICE] = _balancer((collector_url,))
+        routers["feedback"] = {
+            "rule": "Path(`/v1/feedback`)",
+            "entryPoints": ["public"],
+            "service": FEEDBACK_SERVICE,
+            "middlewares": ["retry"],
+        }
+    retry = {
+        "attempts": _RETRY_ATTEMPTS,
+        "initialInterval": _RETRY_FIRST_WAIT,
+        "timeout": "15s",
+        # A predictor's own answers have other codes; predictions change nothing, and feedback counts once.
+        "status": ["502-504"],
+        "retryNonIdempotentMethod": True,
+        "maxRequestBodyBytes": maximum_body,
+    }
+    transport = {
+        "maxIdleConnsPerHost": 256,
+        "forwardingTimeouts": {
+            "dialTimeout": "1s",
+            "responseHeaderTimeout": "10s",
+            "idleConnTimeout": _IDLE_CONNECTION,
+        },
+    }
+    return {
+        "http": {
+            "routers": routers,
+            "middlewares": {"retry": {"retry": retry}},
+            "services": services,
+            "serversTransports": {"predictors": transport},
+        }
+    }
+
+
+def _balancer(urls: Sequence[str], *, health_check: bool = False) -> dict[str, Any]:
+    balancer: dict[str, Any] = {"servers": [{"url": url} for url in urls], "serversTransport": "predictors"}
+    if health_check:
+        # The long timeout keeps a busy machine from taking healthy processes out; a dead one refuses at once.
+        balancer["healthCheck"] = {"path": "/v2/health/ready", "interval": "1s", "timeout": "3s"}
+    return {"loadBalancer": balancer}
+
+
+def _weighted(weights: Mapping[str, int | None], *, health_check: bool = False) -> dict[str, Any]:
+    taking_part = [{"name": name, "weight": weight} for name, weight in weights.items() if weight is not None]
+    if not taking_part:
+        # A balancer without servers answers 503; a weighted service without children is refused as a whole.
+        return _balancer(())
+    weighted: dict[str, Any] = {"services": taking_part}
+    if health_check:
+        weighted["healthCheck"] = {}
+    return {"weighted": weighted}
+
+
+def write_static(path: Path, configuration: Mapping[str, Any]) -> None:
+    """Writes the configuration for the start (JSON is YAML)."""
+    write_json(path, configuration)
+
+
+def write_routes(path: Path, configuration: Mapping[str, Any]) -> bool:
+    """Replaces the watched file by renaming, if it would change; returns whether it did."""
+    text = json.dumps(configuration, indent=1, sort_keys=True) + "\n"
+    try:
+        if path.read_text() == text:
+            return False
+    except OSError:
+        pass
+    write_atomically(path, text)
+    return True
+
+
+def applied_routes(internal_url: str) -> AppliedRoutes | None:
+    """Returns what the running gateway does, or None when it does not answer."""
+    services = get_json(f"{internal_url}/api/http/services?per_page=1000")
+    if not isinstance(services, list):
+        return None
+    weights: dict[str, int] = {}
+    servers: dict[str, frozenset[str]] = {}
+    for service in services:
+        name = str(service.get("name", "")).removesuffix("@file")
+        if name == PREDICTION_SERVICE:
+            children = service.get("weighted", {}).get("services", [])
+            # Traefik leaves a weight of 1 out of nothing, but a zero out of JSON.
+            weights = {str(child["name"]).removesuffix("@file"): int(child.get("weight", 0)) for child in children}
+        elif "loadBalancer" in service:
+            addresses = service["loadBalancer"].get("servers") or []
+            servers[name] = frozenset(str(address.get("url", "")) for address in addresses)
+    return AppliedRoutes(weights, servers)
