@@ -1,0 +1,308 @@
+"""`slipway rollout`: bring a version to all traffic, look at it, stop it, and see why it decided what it did."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slipway.cli.options import file_option, output_option
+from slipway.cli.output import console, emit, note, table_of
+from slipway.contracts.errors import RolloutError, ServiceError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from slipway.serving.rollout.store import Record, RolloutFolder, RolloutStore
+
+_ID = click.argument("rollout_id", required=False, metavar="[ROLLOUT]")
+
+
+@click.group()
+def rollout() -> None:
+    """Bring a model version to all traffic, step by step, and back when it must be.
+
+    \b
+    Examples:
+      slipway rollout start                  the newest challenger, by the policy of slipway.yaml
+      slipway rollout start films/3 --plan   only say what traffic and time it would need
+      slipway rollout watch                  follow it; Ctrl-C leaves it running
+      slipway rollout explain                why it is where it is
+      slipway rollout abort                  take it back now
+    """
+
+
+@rollout.command()
+@click.argument("version", required=False, metavar="[MODEL/VERSION]")
+@file_option
+@output_option
+@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the project file.")
+@click.option("--plan", "plan_only", is_flag=True, help="Print the plan and start nothing.")
+@click.option("--wait", is_flag=True, help="Follow it to its end; exit code 3 if it went back.")
+@click.option("--retry", is_flag=True, help="Try a version again that went back.")
+@click.option("--force", is_flag=True, help="Start although the plan says that the traffic cannot decide it in time.")
+def start(
+    version: str | None,
+    file: Path,
+    output: str,
+    overrides: tuple[str, ...],
+    *,
+    plan_only: bool,
+    wait: bool,
+    retry: bool,
+    force: bool,
+) -> None:
+    """Roll a registered version out; by default the one with the alias `challenger`."""
+    from slipway.contracts.project import load_project
+    from slipway.serving.rollout.start import create_rollout, make_plan, prepare
+
+    project = load_project(file, overrides)
+    prepared = prepare(project, version, retry=retry)
+    plan = make_plan(prepared)
+    if plan is not None:
+        console(stderr=True).print(plan.table())
+        if plan.refusal is not None and not force and not plan_only:
+            raise RolloutError(plan.refusal, where=prepared.spec.candidates[0].arm, remedy=plan.remedy)
+    if plan_only:
+        if plan is None:
+            note("Nothing serves yet: after the smoke test this first version gets all traffic.")
+        else:
+            emit(plan.to_dict(), output, table=plan.table())
+        return
+    folder = create_rollout(prepared)
+    note(f"rollout {folder.id} has started; follow it with: slipway rollout watch -f {file}")
+    if wait:
+        _follow(folder, output)
+    else:
+        emit({"rollout": folder.id, "candidate": prepared.spec.candidates[0].arm}, output)
+
+
+@rollout.command()
+@_ID
+@file_option
+@output_option
+@click.option("--all", "all_rollouts", is_flag=True, help="Every rollout, a line each.")
+def status(rollout_id: str | None, file: Path, output: str, *, all_rollouts: bool) -> None:
+    """Show phase, step, weights and the verdict of every guardrail."""
+    store = _store(file)
+    if all_rollouts:
+        emit([_summary(folder) for folder in store.all()], output)
+        return
+    folder = store.find(rollout_id)
+    record = folder.read()
+    emit(_status(folder, record), output, table=lambda: _status_table(folder, record))
+
+
+@rollout.command()
+@_ID
+@file_option
+@output_option
+def watch(rollout_id: str | None, file: Path, output: str) -> None:
+    """Follow a rollout to its end; exit code 3 if it went back."""
+    _follow(_store(file).find(rollout_id), output)
+
+
+def _command(name: str, kind: str, text: str) -> None:
+    @rollout.command(name=name, help=text)
+    @_ID
+    @file_option
+    def give(rollout_id: str | None, file: Path) -> None:
+        folder = _store(file).find(rollout_id)
+        record = folder.read()
+        if record is not None and record.state.terminal:
+            remedy = "Start it anew with: slipway rollout retry" if kind != "retry" else None
+            raise RolloutError(f"this rollout has ended ({record.state.phase})", where=folder.id, remedy=remedy)
+        folder.give(kind, _user())  # type: ignore[arg-type]
+        note(f"{name} was given to {folder.id}")
+
+
+_command("pause", "pause", "Hold the weights; a hard fault still takes it back.")
+_command("resume", "resume", "Go on after a pause, or open the gate that it waits at.")
+_command("approve", "approve", "Open the gate that it waits at.")
+_command("promote", "promote", "Go to all traffic now, whatever the verdicts still leave open.")
+_command("skip", "skip", "Go to the next step without waiting for this one.")
+_command("abort", "abort", "Take the candidate back now.")
+
+
+@rollout.command()
+@_ID
+@file_option
+@output_option
+@click.option("--wait", is_flag=True, help="Follow it to its end; exit code 3 if it went back.")
+def retry(rollout_id: str | None, file: Path, output: str, *, wait: bool) -> None:
+    """Try a version again that went back, as a new rollout."""
+    from slipway.contracts.project import load_project
+    from slipway.serving.rollout.start import create_rollout, prepare
+
+    old = _store(file).find(rollout_id).spec
+    prepared = prepare(load_project(file), f"{old.model}/{old.candidates[0].version}", retry=True)
+    folder = create_rollout(prepared)
+    note(f"rollout {folder.id} has started")
+    if wait:
+        _follow(folder, output)
+    else:
+        emit({"rollout": folder.id, "candidate": prepared.spec.candidates[0].arm}, output)
+
+
+@rollout.command()
+@_ID
+@file_option
+@output_option
+def history(rollout_id: str | None, file: Path, output: str) -> None:
+    """List every event and verdict, oldest first."""
+    lines = _store(file).find(rollout_id).history()
+    rows = [
+        {
+            "at": _clock(line["at"]),
+            "kind": line.get("kind", "verdicts"),
+            "message": line.get("message") or _verdict_words(line),
+        }
+        for line in lines
+    ]
+    emit(lines, output, table=lambda: table_of(rows, ["at", "kind", "message"]))
+
+
+@rollout.command()
+@_ID
+@file_option
+@output_option
+def explain(rollout_id: str | None, file: Path, output: str) -> None:
+    """Say for each decision what was read, what bound it gave, and the rule that followed."""
+    folder = _store(file).find(rollout_id)
+    lines = folder.history()
+    emit(lines, output, table=lambda: _explanation(folder, lines))
+
+
+def _store(file: Path) -> RolloutStore:
+    from slipway.contracts.project import load_project
+    from slipway.serving.local.layout import PlaneLayout
+    from slipway.serving.rollout.store import RolloutStore
+
+    return RolloutStore(PlaneLayout(load_project(file).directory).rollouts)
+
+
+def _follow(folder: RolloutFolder, output: str) -> None:
+    from slipway.serving.local.observed import read_observed
+
+    shown = 0
+    project = folder.path.parents[3]
+    unseen_since = time.monotonic()
+    while True:
+        lines = folder.history()
+        for line in lines[shown:]:
+            if line["type"] == "event":
+                note(f"{_clock(line['at'])}  {line['message']}")
+        shown = len(lines)
+        record = folder.read()
+        if record is not None and record.state.terminal:
+            break
+        if read_observed(project).is_fresh():
+            unseen_since = time.monotonic()
+        elif time.monotonic() - unseen_since > 30:
+            raise ServiceError(
+                "nothing runs the rollout: the serving plane is down",
+                where=folder.id,
+                remedy="Start it with `slipway up`; the rollout goes on where it was.",
+            )
+        time.sleep(0.2)
+    emit(_status(folder, record), output, table=lambda: _status_table(folder, record))
+    if record.state.phase != "Promoted":
+        raise RolloutError(
+            record.state.reason or f"the rollout ended as {record.state.phase}",
+            where=folder.id,
+            remedy=f"See why with: slipway rollout explain {folder.id}",
+        )
+
+
+def _summary(folder: RolloutFolder) -> dict[str, Any]:
+    record = folder.read()
+    spec = folder.spec
+    state = record.state if record else None
+    return {
+        "rollout": folder.id,
+        "candidate": spec.candidates[0].arm,
+        "stable": spec.stable.arm if spec.stable else None,
+        "phase": str(state.phase) if state else "Pending",
+        "step": f"{state.step + 1}/{len(spec.policy.steps)}" if state else None,
+        "weight": state.weights.get(spec.candidates[0].arm, 0) if state else 0,
+        "reason": state.reason if state else "",
+    }
+
+
+def _status(folder: RolloutFolder, record: Record | None) -> dict[str, Any]:
+    from slipway.serving.rollout.core.serialization import to_plain
+
+    verdicts = to_plain(record.state.verdicts) if record else []
+    return {**_summary(folder), "alarm": record.state.alarm if record else "", "verdicts": verdicts}
+
+
+def _status_table(folder: RolloutFolder, record: Record | None) -> Table:
+    summary = _summary(folder)
+    title = (
+        f"{summary['rollout']}: {summary['candidate']} over {summary['stable'] or 'nothing'}  "
+        f"phase {summary['phase']}  step {summary['step']}  weight {summary['weight']} %"
+    )
+    if summary["reason"]:
+        title += f"\n{summary['reason']}"
+    if record and record.state.alarm:
+        title += f"\nALARM {record.state.alarm}"
+    rows = [
+        {
+            "guardrail": verdict.guardrail + (" (dry run)" if verdict.dry_run else ""),
+            "verdict": str(verdict.outcome),
+            "requires": verdict.requirement,
+            "candidate": _percent(verdict.candidate_rate),
+            "stable": _percent(verdict.stable_rate),
+            "measure": verdict.measure,
+            "bounds": f"{_number(verdict.lower)} .. {_number(verdict.upper)}",
+            "margin": _number(verdict.margin),
+            "samples": f"{verdict.samples:,} / {verdict.stable_samples:,}",
+        }
+        for verdict in (record.state.verdicts if record else ())
+    ]
+    columns = ["guardrail", "verdict", "requires", "candidate", "stable", "measure", "bounds", "margin", "samples"]
+    return table_of(rows, columns, title=title)
+
+
+def _explanation(folder: RolloutFolder, lines: list[dict[str, Any]]) -> str:
+    parts = [f"{folder.id}"]
+    last: dict[str, Any] | None = None
+    for line in lines:
+        if line["type"] == "verdicts":
+            last = line
+            continue
+        parts.append(f"\n{_clock(line['at'])}  {line['message']}")
+        if last is None:
+            continue
+        for verdict in last["verdicts"]:
+            parts.append(f"    {verdict['guardrail']:<12} {verdict['outcome']:<13} {verdict['explanation']}")
+            for arm, query in last.get("queries", {}).get(verdict["guardrail"], {}).items():
+                parts.append(f"{'':18} {arm}: {query}")
+        last = None
+    return "\n".join(parts).replace("[", "\\[")
+
+
+def _verdict_words(line: dict[str, Any]) -> str:
+    return ", ".join(f"{verdict['guardrail']} {verdict['outcome']}" for verdict in line.get("verdicts", []))
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3g}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,1 @@
+"""Example projects; `slipway init NAME` copies one."""

@@ -1,0 +1,51 @@
+"""`python -m slipway.serving.rollout --project DIR`: the controller, kept alive by the plane's supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+
+from slipway.contracts.errors import SlipwayError
+from slipway.contracts.files import exclusive_lock
+from slipway.serving.local.layout import PlaneLayout
+from slipway.serving.rollout.controller import Controller
+from slipway.serving.rollout.local import LocalPlane
+from slipway.serving.rollout.store import RolloutStore
+
+log = logging.getLogger("slipway.rollout")
+
+
+def main() -> None:
+    """Runs until SIGTERM; one controller a project."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--project", type=Path, required=True, help="folder of the project file")
+    parser.add_argument("--interval", type=float, default=0.5, help="seconds between two looks")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+
+    from slipway.models.registry import registry_for
+
+    layout = PlaneLayout(options.project)
+    plane = LocalPlane(options.project, lambda: registry_for(options.project))
+    controller = Controller(plane, RolloutStore(layout.rollouts))
+    with exclusive_lock(layout.rollouts / "controller.lock", holder="the rollout controller", remedy="Wait for it."):
+        plane.warm_up()
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                controller.tick()
+            except SlipwayError as error:
+                log.error("%s", error)
+            stop.wait(max(0.0, options.interval - (time.monotonic() - began)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The loop that runs rollouts on this machine: observe, decide, write down, act.
+
+The decision is `decide`'s. What it says is written before it is carried out, and carried out again as long as the
+next observation does not confirm it, so that the process may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from slipway.contracts.errors import ServiceError, SlipwayError
+from slipway.contracts.rollout import ArmTarget, RolloutSpec
+from slipway.serving.local.desired import Arm
+from slipway.serving.local.observed import Observed
+from slipway.serving.rollout.core.decide import decide, new_state
+from slipway.serving.rollout.core.serialization import to_plain
+from slipway.serving.rollout.core.types import (
+    Action,
+    Alarm,
+    MoveAlias,
+    Observations,
+    Phase,
+    RecordEvent,
+    RecordVerdicts,
+    State,
+    Target,
+    WindowCount,
+)
+from slipway.serving.rollout.local import LocalPlane
+from slipway.serving.rollout.readings import CounterReader, CountQuery, queries_for
+from slipway.serving.rollout.store import Record, RolloutFolder, RolloutStore
+
+log = logging.getLogger(__name__)
+
+
+class Controller:
+    """Drives the oldest rollout that has not ended; a newer one is told to it as the version that is wanted.
+
+    Args:
+        plane: Hands and eyes on the machine.
+        store: Rollouts on disk.
+        reader: Makes a reader of the Prometheus at an address.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        plane: LocalPlane,
+        store: RolloutStore,
+        *,
+        reader: Callable[[str], CounterReader] = CounterReader,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._plane = plane
+        self._store = store
+        self._make_reader = reader
+        self._reader: CounterReader | None = None
+        self._clock = clock
+
+    def tick(self) -> RolloutFolder | None:
+        """Looks once at the rollout that is due and acts; returns it, or None when there is nothing to do."""
+        waiting = self._store.open()
+        if not waiting:
+            return None
+        folder, newer = waiting[0], waiting[1:]
+        spec, arms = folder.spec, folder.arms
+        now = self._clock()
+        record = folder.read() or Record(state=new_state(spec, now))
+        before = record.state
+        observations = self._observe(folder, spec, record, newer, now)
+        state, actions = decide(record.state, observations, spec.policy, now)
+        record.state = state
+        record.smoke_test = None
+        folder.write(record, self._history(record, before, actions, spec, now))
+        folder.clear(state.handled)
+        for action in actions:
+            self._carry_out(action, arms, record)
+        if record.smoke_test is not None:
+            folder.write(record)
+        return folder
+
+    def _observe(
+        self, folder: RolloutFolder, spec: RolloutSpec, record: Record, newer: Sequence[RolloutFolder], now: float
+    ) -> Observations:
+        observed = self._plane.observed()
+        targets = _targets(spec)
+        counts, problem = self._counts(spec, targets, record, observed, now)
+        return Observations(
+            at=now,
+            arms=self._plane.arms(observed, {target.arm: target.digest for target in targets}),
+            counts=counts,
+            metrics_error=problem,
+            desired=_target(newer[-1].spec.candidates[0]) if newer else None,
+            commands=folder.commands(),
+            smoke_test=record.smoke_test,
+            champion=self._plane.champion(spec.model) if record.state.phase is Phase.PROMOTING else None,
+        )
+
+    def _counts(
+        self, spec: RolloutSpec, targets: Sequence[ArmTarget], record: Record, observed: Observed, now: float
+    ) -> tuple[tuple[WindowCount, ...], str | None]:
+        queries = queries_for(spec.policy.guardrails, targets, spec.model)
+        try:
+            reader = self._reader_of(observed)
+            snapshot, counts, newest = reader.read(queries, record.snapshot, now)
+        except ServiceError as error:
+            return (), str(error)
+        if newest is None:
+            # Without traffic so far there is no series yet; that is the absence of data, not an error.
+            return (), None
+        start = record.window_end
+        if start is not None and newest <= start:
+            return (), None
+        record.snapshot, record.window_end = snapshot, newest
+        if start is None:
+            return (), None
+        return tuple(
+            WindowCount(count.guardrail, count.arm, start, newest, count.events, count.total) for count in counts
+        ), None
+
+    def _reader_of(self, observed: Observed) -> CounterReader:
+        url = observed.endpoints.get("prometheus")
+        if url is None:
+            raise ServiceError("there is no Prometheus", remedy="Check: slipway status")
+        if self._reader is None or self._reader.url != url.rstrip("/"):
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = self._make_reader(url)
+        return self._reader
+
+    def _carry_out(self, action: Action, arms: Mapping[str, Arm], record: Record) -> None:
+        try:
+            record.smoke_test = self._plane.carry_out(action, arms) or record.smoke_test
+        except SlipwayError as error:
+            log.warning("%s could not be carried out and comes again: %s", type(action).__name__, error)
+
+    def _history(
+        self, record: Record, before: State, actions: Sequence[Action], spec: RolloutSpec, now: float
+    ) -> list[dict[str, Any]]:
+        lines: list[dict[str, Any]] = []
+        for action in actions:
+            match action:
+                case RecordEvent():
+                    log.info("%s: %s", action.kind, action.message)
+                    lines.append({"type": "event", **to_plain(action)})
+                case Alarm(message=message):
+                    log.error("alarm: %s", message)
+                case RecordVerdicts() if self._worth_keeping(record, before, action, now):
+                    record.last_verdicts_at = now
+                    lines.append({"type": "verdicts", "queries": _resolved(spec), **to_plain(action)})
+                case MoveAlias(alias=alias, version=version):
+                    log.info("alias %s moves to version %s", alias, version)
+        return lines
+
+    @staticmethod
+    def _worth_keeping(record: Record, before: State, action: RecordVerdicts, now: float) -> bool:
+        """Keeps each look at which something changed; of the others every one at first, then one in 200th of the time."""
+        outcomes = [verdict.outcome for verdict in action.verdicts]
+        if before.phase is not record.state.phase or outcomes != [verdict.outcome for verdict in before.verdicts]:
+            return True
+        since = record.state.traffic_since or now
+        return now - record.last_verdicts_at >= max(0.9, (now - since) / 200)
+
+
+def _targets(spec: RolloutSpec) -> list[ArmTarget]:
+    return [*spec.candidates, *([spec.stable] if spec.stable else [])]
+
+
+def _target(target: ArmTarget) -> Target:
+    return Target(target.arm, target.version, target.digest)
+
+
+def _resolved(spec: RolloutSpec) -> dict[str, dict[str, str]]:
+    """Returns the query behind each guardrail and arm, as `explain` shows it."""
+    resolved: dict[str, dict[str, str]] = {}
+    queries: Sequence[CountQuery] = queries_for(spec.policy.guardrails, _targets(spec), spec.model)
+    for query in queries:
+        resolved.setdefault(query.guardrail, {})[query.arm] = f"{query.events.query} out of {query.total.query}"
+    return resolved

@@ -1,0 +1,166 @@
+"""A rollout's hands and eyes on the plane of one machine.
+
+Actions change the desired state, which the supervisor brings about; what came of it is read back from the observed
+state on the next look. Every action may be repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from slipway.contracts.errors import SlipwayError
+from slipway.serving.local.desired import Arm, Desired, update_desired
+from slipway.serving.local.observed import Observed, read_observed
+from slipway.serving.rollout.core.types import (
+    Action,
+    Alarm,
+    ArmObservation,
+    MoveAlias,
+    SetWeights,
+    SmokeTest,
+    SmokeTestResult,
+    StartArm,
+    StopArm,
+)
+
+if TYPE_CHECKING:
+    from slipway.models.registry import Registry
+
+SMOKE_TEST_USERS = ("slipway-smoke-test", "1")
+"""Any texts do: an unknown user gets the fallback's answer, which must be well formed too."""
+
+
+class LocalPlane:
+    """The plane of one project on this machine.
+
+    Args:
+        project: Folder of the project file.
+        registry: Makes the project's registry; called when an alias has to be read or moved.
+    """
+
+    def __init__(self, project: Path, registry: Callable[[], Registry]) -> None:
+        self._project = project
+        self._make_registry = registry
+        self._registry: Registry | None = None
+        self._lock = threading.Lock()
+        self._client = httpx.Client(timeout=5.0, trust_env=False)
+
+    def observed(self) -> Observed:
+        """Returns what the supervisor reported last."""
+        return read_observed(self._project)
+
+    def arms(self, observed: Observed, digests: Mapping[str, str]) -> dict[str, ArmObservation]:
+        """Returns every arm as the core wants it; nothing when no supervisor is at work.
+
+        Args:
+            observed: What the supervisor reported.
+            digests: sha256 of the bundle by arm name, as far as known.
+        """
+        if not observed.is_fresh():
+            return {}
+        total = sum(arm.weight_applied for arm in observed.arms.values())
+        return {
+            name: ArmObservation(
+                ready=arm.ready,
+                total=arm.total,
+                crash_looping=arm.crash_looping or arm.state == "failed",
+                restarts=arm.restarts,
+                weight_applied=round(100 * arm.weight_applied / total) if total else 0,
+                digest=digests.get(name),
+            )
+            for name, arm in observed.arms.items()
+        }
+
+    def carry_out(self, action: Action, arms: Mapping[str, Arm]) -> SmokeTestResult | None:
+        """Brings one action on its way.
+
+        Args:
+            action: What the core asked for.
+            arms: How to run each arm of the rollout.
+
+        Returns:
+            The result of a smoke test, else None.
+
+        Raises:
+            SlipwayError: The registry cannot be reached; the action comes again with the next decision.
+        """
+        match action:
+            case StartArm(arm=name):
+                update_desired(self._project, lambda desired: _with_arm(desired, arms[name]))
+            case SetWeights(weights=weights):
+                update_desired(self._project, lambda desired: _with_weights(desired, weights))
+            case StopArm(arm=name):
+                update_desired(self._project, lambda desired: desired.without_arm(name))
+            case MoveAlias(alias=alias, version=version):
+                self.registry.set_alias(next(iter(arms.values())).model, alias, version)
+            case SmokeTest(arm=name):
+                return self._smoke_test(arms[name])
+            case Alarm():
+                pass  # recorded in the history and logged by the controller
+        return None
+
+    @property
+    def registry(self) -> Registry:
+        """The project's registry. The first call imports MLflow, which takes seconds; see `warm_up`."""
+        with self._lock:
+            if self._registry is None:
+                self._registry = self._make_registry()
+            return self._registry
+
+    def warm_up(self) -> None:
+        """Opens the registry in the background, so that moving an alias does not hold a decision up."""
+
+        def open_registry() -> None:
+            # A registry that is away is tried again when an alias has to be moved, and told then.
+            with contextlib.suppress(SlipwayError):
+                self.registry.list("")
+
+        threading.Thread(target=open_registry, daemon=True).start()
+
+    def champion(self, model: str) -> str | None:
+        """Returns the version that the alias `champion` names, or None."""
+        try:
+            return self.registry.get(model, "champion").version
+        except SlipwayError:
+            return None
+
+    def _smoke_test(self, arm: Arm) -> SmokeTestResult | None:
+        status = self.observed().arms.get(arm.name)
+        if status is None or not status.replicas:
+            return None
+        for replica in status.replicas:
+            problem = self._problem_of(replica.url, arm)
+            if problem is not None:
+                return SmokeTestResult(arm.name, passed=False, message=f"{replica.name}: {problem}")
+        return SmokeTestResult(arm.name, passed=True, message=f"{len(status.replicas)} processes answered well")
+
+    def _problem_of(self, url: str, arm: Arm) -> str | None:
+        body = {"instances": [{"user": user} for user in SMOKE_TEST_USERS]}
+        try:
+            response = self._client.post(f"{url}/v1/models/{arm.model}:predict", json=body)
+            answer = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            return f"no usable answer ({type(error).__name__})"
+        if response.status_code != 200:
+            return f"answered {response.status_code}"
+        if str(answer.get("model_version")) != arm.version:
+            return f"answered as version {answer.get('model_version')}, not {arm.version}"
+        predictions = answer.get("predictions", [])
+        if len(predictions) != len(SMOKE_TEST_USERS) or not all(entry.get("items") for entry in predictions):
+            return "an answer held no items"
+        return None
+
+
+def _with_arm(desired: Desired, arm: Arm) -> Desired:
+    return desired if desired.arm(arm.name) == arm else desired.with_arm(arm)
+
+
+def _with_weights(desired: Desired, weights: Mapping[str, int]) -> Desired:
+    known = {arm.name for arm in desired.arms}
+    return desired.with_weights({name: weight for name, weight in weights.items() if name in known})
