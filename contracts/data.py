@@ -6,7 +6,16 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
@@ -83,6 +92,12 @@ class InteractionsSpec(_Spec):
     columns: InteractionColumns = InteractionColumns()
     timestamp_unit: Literal["s", "ms", "us"] = "s"
     minimum_rating: float | None = Field(default=None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _rating_for_minimum(self) -> InteractionsSpec:
+        if self.minimum_rating is not None and self.columns.rating is None:
+            raise ValueError("minimum_rating needs a rating: name its column under columns, such as rating: stars")
+        return self
 
 
 class ItemColumns(_Spec):
