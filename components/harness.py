@@ -73,7 +73,7 @@ def main(step: str, request_type: type[Request], run: Run[Request, Result], argv
         return report_failure(step, error, outcome)
     except KeyboardInterrupt:
         return 130
-    write_json(outcome / RESULT_FILE, result.model_dump(mode="json"))
+    write_json(outcome / RESULT_FILE, plain_result(result))
     for name, value in sorted(finite_metrics(result).items()):
         print(f"{name}={value!r}")
     return 0
@@ -129,6 +129,12 @@ def report_failure(step: str, error: SlipwayError, outcome: Path) -> int:
     write_json(outcome / ERROR_FILE, {"step": step, **error.to_dict()})
     print(f"error: {error}", file=sys.stderr, flush=True)
     return error.exit_code
+
+
+def plain_result(result: BaseModel) -> dict[str, Any]:
+    """Returns a result as JSON carries it: paths and times as text, NaN and infinity as null."""
+    content: dict[str, Any] = json.loads(result.model_dump_json())
+    return content
 
 
 def finite_metrics(result: BaseModel) -> dict[str, float]:

@@ -1,0 +1,232 @@
+"""Between KFP and a step: parameters and artifacts to a request, the local cache, and results to metrics.
+
+The same code runs on both planes. On a cluster, KFP caches and stores artifacts. On one machine the runner says by
+environment variables where the run and the cache are (`LocalPlace`), and this module then
+
+- puts outputs into the run's folder, `<run>/<step>/<output>`, and the process's output into `<run>/<step>.log`;
+- takes outputs from the cache when step, settings, inputs, code and environment are those of an earlier run;
+- reports what happens as events, and does not try again what cannot succeed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from slipway.components.cache import CacheEntry, StepCache, fingerprint_of_output
+from slipway.components.harness import RESULT_FILE, Run, finite_metrics, perform, plain_result, report_failure
+from slipway.components.progress import EventProgress, LogProgress, Progress
+from slipway.contracts.artifacts import fingerprint_of
+from slipway.contracts.data import Duration
+from slipway.contracts.errors import DataError, EnvironmentProblemError, RefusedError, SlipwayError, UsageError
+from slipway.contracts.files import write_json
+
+Request = TypeVar("Request", bound=BaseModel)
+Result = TypeVar("Result", bound=BaseModel)
+
+RUN_VARIABLE = "SLIPWAY_RUN_DIRECTORY"
+CACHE_VARIABLE = "SLIPWAY_CACHE_DIRECTORY"
+FORCED_VARIABLE = "SLIPWAY_FORCED_STEPS"
+RUN_ID_VARIABLE = "SLIPWAY_RUN_ID"
+EVENTS_FILE = "events.jsonl"
+
+# Errors that the same attempt would meet again.
+FINAL_ERRORS = (RefusedError, UsageError, DataError, EnvironmentProblemError)
+
+
+class OutputArtifact(Protocol):
+    """The part of a KFP artifact that is used here."""
+
+    path: str
+    uri: str
+    metadata: dict[str, Any]
+
+
+class MetricsArtifact(OutputArtifact, Protocol):
+    """A KFP Metrics artifact."""
+
+    def log_metric(self, metric: str, value: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class LocalPlace:
+    """Where a run on this machine keeps what it makes."""
+
+    run: Path
+    cache: StepCache | None
+    forced: frozenset[str]
+
+    @classmethod
+    def from_environment(cls) -> LocalPlace | None:
+        """Returns the place that the local runner named; None on a cluster."""
+        run = os.environ.get(RUN_VARIABLE)
+        if not run:
+            return None
+        cache = os.environ.get(CACHE_VARIABLE)
+        forced = frozenset(filter(None, os.environ.get(FORCED_VARIABLE, "").split(",")))
+        return cls(Path(run), StepCache(Path(cache)) if cache else None, forced)
+
+
+def run_component(
+    step: str,
+    request_type: type[Request],
+    run: Run[Request, Result],
+    *,
+    config: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, OutputArtifact],
+    code: str = "",
+    environment: str = "",
+    data: str = "",
+    timeout: str = "1h",
+    metrics: MetricsArtifact | None = None,
+    report: OutputArtifact | None = None,
+    cached: bool = True,
+) -> None:
+    """Runs a step as a KFP task and ends the process with the step's exit code if it fails.
+
+    Args:
+        step: Name of the step.
+        request_type: What the step takes.
+        run: The step.
+        config: The settings of the request, as JSON.
+        inputs: Field of the request -> input artifact directory.
+        outputs: Field of the request -> output artifact, a directory with a manifest or a model bundle.
+        code: Fingerprint of the code that the step runs.
+        environment: Fingerprint of the libraries and the processor that can change a result.
+        data: Fingerprint of what the step reads from outside the pipeline.
+        timeout: Time limit, such as 30m.
+        metrics: Where numbers go for the dashboard.
+        report: Where the step's report.md goes for the dashboard.
+        cached: Whether an earlier result may stand for this one; False where the step has effects.
+    """
+    place = LocalPlace.from_environment()
+    progress: Progress = LogProgress()
+    outcome = Path(metrics.path).parent if metrics is not None else Path()
+    if place is not None:
+        outcome = place.run / step
+        outcome.mkdir(parents=True, exist_ok=True)
+        _redirect_output(place.run / f"{step}.log")
+        progress = EventProgress(place.run / EVENTS_FILE, step)
+        for name, artifact in outputs.items():
+            artifact.uri = str(outcome / name)
+    paths = {name: Path(artifact.path) for name, artifact in outputs.items()}
+    limit = TypeAdapter(Duration).validate_python(timeout)
+    _event(progress, "started", process=os.getpid(), timeout=limit.total_seconds())
+    started = time.monotonic()
+    try:
+        key = _key(step, config, inputs, {"code": code, "environment": environment, "data": data})
+        cache = place.cache if place is not None and cached else None
+        entry = None
+        if cache is not None and place is not None and step not in place.forced:
+            entry = cache.take(step, key, paths)
+        came_from_cache = entry is not None
+        if entry is None:
+            extra = {"checkpoint": cache.checkpoint(step, key)} if cache is not None else {}
+            request = build_request(step, request_type, config, {**inputs, **paths, **extra})
+            result = perform(step, request, run, progress, outcome=outcome, timeout=limit)
+            entry = CacheEntry(
+                step=step,
+                key=key,
+                outputs={name: fingerprint_of_output(path) for name, path in paths.items()},
+                metrics=finite_metrics(result),
+                result=plain_result(result),
+                folder=str(outcome),
+                seconds=time.monotonic() - started,
+            )
+            if cache is not None:
+                cache.put(entry, paths)
+                cache.drop_checkpoint(step, key)
+        final_result = entry.result_at(outcome)
+        write_json(outcome / RESULT_FILE, final_result)
+        _publish(entry, outputs, paths, metrics, report)
+    except SlipwayError as error:
+        _event(progress, "failed", error=error.to_dict(), final=isinstance(error, FINAL_ERRORS))
+        sys.exit(report_failure(step, error, outcome))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - a step that ends must say why, whoever is at fault
+        traceback.print_exc()
+        fault = SlipwayError(f"unexpected {type(error).__name__}: {error}", remedy="The traceback is in the log.")
+        _event(progress, "failed", error=fault.to_dict(), final=False)
+        sys.exit(report_failure(step, fault, outcome))
+    _event(
+        progress,
+        "cached" if came_from_cache else "finished",
+        seconds=time.monotonic() - started,
+        outputs={name: str(path) for name, path in paths.items()},
+        fingerprints=entry.outputs,
+        metrics=entry.metrics,
+        result=final_result,
+    )
+
+
+def build_request(step: str, request_type: type[Request], config: str, fields: Mapping[str, Any]) -> Request:
+    """Returns the request that settings and paths make; fields that the step does not know are left out.
+
+    Raises:
+        UsageError: A setting does not fit.
+    """
+    known = {name: value for name, value in fields.items() if name in request_type.model_fields}
+    run_id = os.environ.get(RUN_ID_VARIABLE)
+    if run_id and "run_id" in request_type.model_fields:
+        known["run_id"] = run_id
+    try:
+        # Paths come as they are, settings as JSON: both go through one validation.
+        content = TypeAdapter(dict[str, Any]).validate_json(config) | known
+        return request_type.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors(include_url=False)
+        )
+        raise UsageError(f"its settings do not fit: {problems}", where=f"step {step}") from None
+
+
+def _key(step: str, config: str, inputs: Mapping[str, str], fingerprints: Mapping[str, str]) -> str:
+    parents = {name: fingerprint_of_output(Path(path)) for name, path in inputs.items()}
+    settings = TypeAdapter(dict[str, Any]).validate_json(config)
+    return fingerprint_of({"step": step, "settings": settings, "parents": parents, **fingerprints})
+
+
+def _publish(
+    entry: CacheEntry,
+    outputs: Mapping[str, OutputArtifact],
+    paths: Mapping[str, Path],
+    metrics: MetricsArtifact | None,
+    report: OutputArtifact | None,
+) -> None:
+    for name, artifact in outputs.items():
+        artifact.metadata["fingerprint"] = entry.outputs[name]
+    if metrics is not None:
+        for name, value in entry.metrics.items():
+            metrics.log_metric(name, value)
+        # KFP takes a task whose metrics file is missing for one that never ran.
+        write_json(Path(metrics.path), entry.metrics)
+    if report is not None:
+        texts = [path / "report.md" for path in paths.values() if (path / "report.md").is_file()]
+        target = Path(report.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("\n\n".join(text.read_text() for text in texts) or f"{entry.step}: no report\n")
+
+
+def _event(progress: Progress, name: str, **fields: Any) -> None:
+    if isinstance(progress, EventProgress):
+        progress.event(name, **fields)
+
+
+def _redirect_output(log: Path) -> None:
+    """Sends stdout and stderr of this process and of its children to the step's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Compositions of steps, and what runs them."""
