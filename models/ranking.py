@@ -226,7 +226,7 @@ def _contenders(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64],
             # A model that gives no number for an item does not recommend it; NaN would sort as the largest.
             scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
             best = scores.max(axis=1)
-        kth = np.partition(scores, n_items - k, axis=1)[:, n_items - k]
+        kth = _bound_of_kth(scores, k)
         largest = np.maximum(np.abs(best), np.abs(np.where(np.isfinite(kth), kth, 0)))
         threshold = kth - np.float32(_TOLERANCE) * largest
         chosen = scores >= threshold[:, None]
@@ -234,5 +234,18 @@ def _contenders(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64],
             chosen &= scores > -np.inf
     else:
         chosen = scores > -np.inf
-    positions, item_rows = np.nonzero(chosen)
-    return positions.astype(np.int64), item_rows.astype(np.int64)
+    return np.divmod(np.flatnonzero(chosen), n_items)  # several times faster than np.nonzero in two dimensions
+
+
+def _bound_of_kth(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """Returns, for each user, a score that at least k items reach and little more than k do: the k-th best or just less.
+
+    The k-th largest of the maxima of many small blocks is such a bound, and is found without a copy of all scores.
+    """
+    n_items = scores.shape[1]
+    width = n_items // (4 * k)
+    if width < 8:
+        return np.partition(scores, n_items - k, axis=1)[:, n_items - k]
+    blocks = n_items // width
+    maxima = scores[:, : blocks * width].reshape(len(scores), blocks, width).max(axis=2)
+    return np.partition(maxima, blocks - k, axis=1)[:, blocks - k]
