@@ -238,7 +238,7 @@ def _contenders(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64],
 
 
 def _bound_of_kth(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """Returns, for each user, a score that at least k items reach and little more than k do: the k-th best or just less.
+    """Returns, for each user, a score that at least k items reach and few more do: the k-th best or just less.
 
     The k-th largest of the maxima of many small blocks is such a bound, and is found without a copy of all scores.
     """
