@@ -157,7 +157,7 @@ class Controller:
 
     @staticmethod
     def _worth_keeping(record: Record, before: State, action: RecordVerdicts, now: float) -> bool:
-        """Keeps each look at which something changed; of the others every one at first, then one in 200th of the time."""
+        """Keeps each look at which something changed; of the others all at first, then one in 200th of the time."""
         outcomes = [verdict.outcome for verdict in action.verdicts]
         if before.phase is not record.state.phase or outcomes != [verdict.outcome for verdict in before.verdicts]:
             return True
