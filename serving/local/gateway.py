@@ -1,6 +1,6 @@
 """Configuration of Traefik: weighted arms with health checks and retries, and nothing else in public.
 
-Measured on Traefik 3.7 and relied upon here: an attempt that fails is counted for the service of the arm that was chosen
+Measured on Traefik 3.7 and relied upon here: a failed attempt is counted for the service of the arm that was chosen
 (`traefik_service_requests_total`, code 502 or 503), also when a retry answers the client; without a health check on
 every child of a weighted service its dead children keep their traffic; retries of POST, and retries after the request
 was sent, have to be asked for.
