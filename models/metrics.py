@@ -45,7 +45,7 @@ def hits(lists: NDArray[np.int64], relevant: SeenItems) -> NDArray[np.bool_]:
 
 def hit_rate(hit: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
     """Returns 1.0 for each user with a hit among the first k, else 0.0; shape [n]."""
-    return hit[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(hit[:, :k].any(axis=1), dtype=np.float64)
 
 
 def recall(hit: NDArray[np.bool_], n_relevant: NDArray[np.int64], k: int) -> NDArray[np.float64]:
@@ -66,7 +66,7 @@ def reciprocal_rank(hit: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
     cut = hit[:, :k]
     if not cut.shape[1]:
         return np.zeros(len(cut))
-    return cut.any(axis=1) / (1.0 + cut.argmax(axis=1))
+    return np.asarray(cut.any(axis=1) / (1.0 + cut.argmax(axis=1)), dtype=np.float64)
 
 
 @dataclass(frozen=True)

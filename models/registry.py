@@ -1,0 +1,320 @@
+"""The model registry: MLflow holds versions, tags and aliases; bundles lie in folders that serving can load.
+
+A version's source is its bundle directory, and its tags carry the bundle's SHA-256 and the lineage. MLflow is imported
+when it is first needed, as that takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from slipway.contracts.bundle import bundle_digest, read_bundle
+from slipway.contracts.errors import EnvironmentProblemError, ServiceError, UsageError
+from slipway.contracts.files import exclusive_lock
+
+SHA256_TAG = "slipway.bundle_sha256"
+BUNDLE_TAG = "slipway.bundle_dir"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+STATE_FOLDER = ".slipway"
+
+_SQLITE = "sqlite:///"
+_BACKOFF_SECONDS = (0.5, 2.0, 5.0)
+_LOCK_PATIENCE_SECONDS = 60.0
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version of a model. `created_at` is in seconds since 1970."""
+
+    name: str
+    version: str
+    bundle_dir: Path
+    sha256: str
+    aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    created_at: float = 0.0
+
+
+class Registry:
+    """Versions of models in MLflow.
+
+    Args:
+        tracking_uri: MLflow's tracking and registry address; `sqlite:///PATH` or `http(s)://...`.
+        artifact_root: Folder of MLflow's own artifacts; only used when the database is made.
+        backoff: Pauses in seconds between attempts while MLflow does not answer.
+    """
+
+    def __init__(
+        self, tracking_uri: str, artifact_root: Path | None = None, *, backoff: tuple[float, ...] = _BACKOFF_SECONDS
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.artifact_root = artifact_root
+        self._backoff = backoff
+        self._client: Any = None
+
+    def register(
+        self,
+        bundle_dir: Path,
+        name: str,
+        tags: Mapping[str, str] | None = None,
+        alias: str | None = CHALLENGER,
+        *,
+        run_id: str | None = None,
+        description: str | None = None,
+    ) -> ModelVersion:
+        """Makes a version of a bundle, or finds the one that the same bundle already has.
+
+        Args:
+            bundle_dir: The bundle; it must stay where it is.
+            name: The registered model.
+            tags: Lineage.
+            alias: Set on the version afterwards; None sets none.
+            run_id: MLflow run that trained the model.
+            description: Shown by MLflow's page.
+
+        Raises:
+            BundleError: The bundle is not sound.
+            ServiceError: MLflow does not answer, after several attempts.
+        """
+        directory = bundle_dir.resolve()
+        sha256 = bundle_digest(read_bundle(directory))
+        all_tags = {**(tags or {}), SHA256_TAG: sha256, BUNDLE_TAG: str(directory)}
+        with self._alone():
+            self._ask(lambda client: _ensure_model(client, name), writes=True)
+            known = [version for version in self.list(name) if version.sha256 == sha256]
+            if known:
+                number = known[-1].version
+                if known[-1].bundle_dir != directory:
+                    self._ask(lambda client: client.set_model_version_tag(name, number, BUNDLE_TAG, str(directory)))
+            else:
+                number = str(
+                    self._ask(
+                        lambda client: client.create_model_version(
+                            name,
+                            source=str(directory),
+                            run_id=run_id,
+                            tags=all_tags,
+                            description=description,
+                            await_creation_for=None,
+                        )
+                    ).version
+                )
+            if alias is not None:
+                self._ask(lambda client: client.set_registered_model_alias(name, alias, number))
+        return self.get(name, number)
+
+    def get(self, name: str, version_or_alias: str) -> ModelVersion:
+        """Returns a version by number ("3") or alias ("champion").
+
+        Raises:
+            UsageError: There is no such model, version or alias.
+            ServiceError: MLflow does not answer.
+        """
+        versions = self.list(name)
+        for version in versions:
+            if version_or_alias == version.version or version_or_alias in version.aliases:
+                return version
+        if not versions:
+            names = ", ".join(self.names()) or "none"
+            raise UsageError(
+                f"no model {name!r} is registered here",
+                where=self.tracking_uri,
+                remedy=f"Registered: {names}. `slipway run` registers one.",
+            )
+        known = [version.version for version in versions] + [alias for version in versions for alias in version.aliases]
+        raise UsageError(
+            f"{name} has no version or alias {version_or_alias!r}",
+            where=self.tracking_uri,
+            remedy=f"It has: {', '.join(known)}.",
+        )
+
+    def find(self, name: str, version_or_alias: str) -> ModelVersion | None:
+        """Returns as `get` does, or None where there is no such version."""
+        matching = (v for v in self.list(name) if version_or_alias == v.version or version_or_alias in v.aliases)
+        return next(matching, None)
+
+    def list(self, name: str) -> list[ModelVersion]:
+        """Returns all versions of a model, oldest first; none if the model is unknown."""
+        if not self._exists():
+            return []
+        aliases: dict[str, list[str]] = {}
+        for alias, number in self._ask(lambda client: _aliases(client, name)).items():
+            aliases.setdefault(str(number), []).append(alias)
+        escaped = name.replace("'", "''")
+        found = self._ask(lambda client: list(client.search_model_versions(f"name='{escaped}'", max_results=10_000)))
+        versions = [
+            ModelVersion(
+                name=name,
+                version=str(entry.version),
+                bundle_dir=Path(entry.tags.get(BUNDLE_TAG) or entry.source),
+                sha256=entry.tags.get(SHA256_TAG, ""),
+                aliases=tuple(sorted(aliases.get(str(entry.version), ()))),
+                tags=dict(entry.tags),
+                created_at=entry.creation_timestamp / 1000,
+            )
+            for entry in found
+        ]
+        return sorted(versions, key=lambda version: int(version.version))
+
+    def names(self) -> Sequence[str]:
+        """Returns the names of all registered models."""
+        if not self._exists():
+            return []
+        return sorted(model.name for model in self._ask(lambda client: client.search_registered_models()))
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Points an alias at a version, at no other afterwards.
+
+        Raises:
+            UsageError: There is no such version.
+            ServiceError: MLflow does not answer.
+        """
+        self.get(name, version)
+        with self._alone():
+            self._ask(lambda client: client.set_registered_model_alias(name, alias, version))
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Removes an alias; one that is not set is no error."""
+        with self._alone():
+            self._ask(lambda client: client.delete_registered_model_alias(name, alias))
+
+    @property
+    def _database(self) -> Path | None:
+        return Path(self.tracking_uri.removeprefix(_SQLITE)) if self.tracking_uri.startswith(_SQLITE) else None
+
+    def _exists(self) -> bool:
+        return self._database is None or self._database.is_file()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps two processes from making the database, or a version of one bundle, at the same time."""
+        if self._database is None:
+            yield
+            return
+        from slipway.contracts.errors import LockHeldError
+
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        lock = self._database.with_name(f"{self._database.name}.lock")
+        while True:
+            try:
+                with exclusive_lock(lock, holder="writing the model registry", remedy="Wait for it to end."):
+                    yield
+                return
+            except LockHeldError as error:
+                if time.monotonic() > deadline or error.where != str(lock):
+                    raise
+                time.sleep(0.05)
+
+    def _ask(self, question: Callable[[Any], Answer], *, writes: bool = False) -> Answer:
+        """Puts a question to MLflow; repeats it while MLflow does not answer."""
+        for pause in (*self._backoff, None):
+            try:
+                with quiet_mlflow():
+                    if self._client is None:
+                        self._client = self._connect(writes=writes)
+                    return question(self._client)
+            except Exception as error:
+                if not _is_outage(error):
+                    raise
+                self._client = None
+                if pause is None:
+                    raise ServiceError(
+                        f"MLflow does not answer ({_first_line(error)})",
+                        where=self.tracking_uri,
+                        remedy="Nothing was lost: run the command again when MLflow is back.",
+                    ) from error
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _connect(self, *, writes: bool) -> Any:
+        database = self._database
+        if database is not None and writes:
+            try:
+                database.parent.mkdir(parents=True, exist_ok=True)
+                with sqlite3.connect(database, timeout=30) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+            except (OSError, sqlite3.Error) as error:
+                raise EnvironmentProblemError(
+                    f"the registry's database cannot be written ({error})",
+                    where=str(database),
+                    remedy="Free space or change the rights of the folder.",
+                ) from error
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+
+def registry_for(project_dir: Path, tracking_uri: str | None = None) -> Registry:
+    """Returns the registry of a project: its own SQLite, or the MLflow server that its file names."""
+    state = project_dir.resolve() / STATE_FOLDER
+    uri = os.path.expandvars(tracking_uri) if tracking_uri else f"{_SQLITE}{state / 'mlflow.db'}"
+    return Registry(uri, state / "mlartifacts")
+
+
+@contextlib.contextmanager
+def quiet_mlflow() -> Iterator[None]:
+    """Silences what MLflow, Alembic and SQLAlchemy say about their own business, and keeps MLflow from phoning home."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    }.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("mlflow", "alembic", "sqlalchemy"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        # MLflow's and Alembic's own set-up raises the levels again; a disabled threshold holds.
+        previous = logging.root.manager.disable
+        logging.disable(max(previous, logging.WARNING))
+        try:
+            yield
+        finally:
+            logging.disable(previous)
+
+
+def _ensure_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _aliases(client: Any, name: str) -> dict[str, Any]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return dict(client.get_registered_model(name).aliases)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+
+
+def _is_outage(error: Exception) -> bool:
+    code = getattr(error, "error_code", None)
+    text = f"{type(error).__name__}: {error}"
+    if code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") or isinstance(error, (ConnectionError, TimeoutError)):
+        return True
+    return "Max retries exceeded" in text or "OperationalError" in text or "API request to" in text
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
