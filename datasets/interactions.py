@@ -148,6 +148,6 @@ def load_interactions(spec: InteractionsSpec, base: Path, *, memory_limit: str =
     query = canonical_query(table, spec, "source")
     with connect(memory_limit=memory_limit) as connection:
         table.view(connection, "source")
-        result = connection.execute(query).to_arrow_table()
+        result = connection.sql(query).to_arrow_table()
     assert isinstance(result, pa.Table)
     return result

@@ -1,0 +1,1 @@
+"""Step one: the raw tables, checked, in canonical form."""
