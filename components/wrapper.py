@@ -83,6 +83,7 @@ def run_component(
     config: str,
     inputs: Mapping[str, str],
     outputs: Mapping[str, OutputArtifact],
+    place: str = "{}",
     code: str = "",
     environment: str = "",
     data: str = "",
@@ -97,7 +98,8 @@ def run_component(
         step: Name of the step.
         request_type: What the step takes.
         run: The step.
-        config: The settings of the request, as JSON.
+        config: The settings of the request, as JSON: what decides the outcome.
+        place: Further fields of the request, as JSON: where things are on this plane. They decide no outcome.
         inputs: Field of the request -> input artifact directory.
         outputs: Field of the request -> output artifact, a directory with a manifest or a model bundle.
         code: Fingerprint of the code that the step runs.
@@ -108,30 +110,31 @@ def run_component(
         report: Where the step's report.md goes for the dashboard.
         cached: Whether an earlier result may stand for this one; False where the step has effects.
     """
-    place = LocalPlace.from_environment()
+    local = LocalPlace.from_environment()
     progress: Progress = LogProgress()
     outcome = Path(metrics.path).parent if metrics is not None else Path()
-    if place is not None:
-        outcome = place.run / step
+    if local is not None:
+        outcome = local.run / step
         outcome.mkdir(parents=True, exist_ok=True)
-        _redirect_output(place.run / f"{step}.log")
-        progress = EventProgress(place.run / EVENTS_FILE, step)
-        for name, artifact in outputs.items():
-            artifact.uri = str(outcome / name)
-    paths = {name: Path(artifact.path) for name, artifact in outputs.items()}
+        _redirect_output(local.run / f"{step}.log")
+        progress = EventProgress(local.run / EVENTS_FILE, step)
+        for artifact in outputs.values():
+            artifact.uri = str(outcome / Path(artifact.path).name)
+    fields = {field: Path(artifact.path) for field, artifact in outputs.items()}
+    paths = {path.name: path for path in fields.values()}
     limit = TypeAdapter(Duration).validate_python(timeout)
     _event(progress, "started", process=os.getpid(), timeout=limit.total_seconds())
     started = time.monotonic()
     try:
         key = _key(step, config, inputs, {"code": code, "environment": environment, "data": data})
-        cache = place.cache if place is not None and cached else None
+        cache = local.cache if local is not None and cached else None
         entry = None
-        if cache is not None and place is not None and step not in place.forced:
+        if cache is not None and local is not None and step not in local.forced:
             entry = cache.take(step, key, paths)
         came_from_cache = entry is not None
         if entry is None:
             extra = {"checkpoint": cache.checkpoint(step, key)} if cache is not None else {}
-            request = build_request(step, request_type, config, {**inputs, **paths, **extra})
+            request = build_request(step, request_type, config, place, {**inputs, **fields, **extra})
             result = perform(step, request, run, progress, outcome=outcome, timeout=limit)
             entry = CacheEntry(
                 step=step,
@@ -147,7 +150,7 @@ def run_component(
                 cache.drop_checkpoint(step, key)
         final_result = entry.result_at(outcome)
         write_json(outcome / RESULT_FILE, final_result)
-        _publish(entry, outputs, paths, metrics, report)
+        _publish(entry, outputs, metrics, report)
     except SlipwayError as error:
         _event(progress, "failed", error=error.to_dict(), final=isinstance(error, FINAL_ERRORS))
         sys.exit(report_failure(step, error, outcome))
@@ -169,8 +172,10 @@ def run_component(
     )
 
 
-def build_request(step: str, request_type: type[Request], config: str, fields: Mapping[str, Any]) -> Request:
-    """Returns the request that settings and paths make; fields that the step does not know are left out.
+def build_request(
+    step: str, request_type: type[Request], config: str, place: str, fields: Mapping[str, Any]
+) -> Request:
+    """Returns the request that settings, places and paths make; paths that the step does not know are left out.
 
     Raises:
         UsageError: A setting does not fit.
@@ -181,7 +186,7 @@ def build_request(step: str, request_type: type[Request], config: str, fields: M
         known["run_id"] = run_id
     try:
         # Paths come as they are, settings as JSON: both go through one validation.
-        content = TypeAdapter(dict[str, Any]).validate_json(config) | known
+        content = _json_object(config) | _json_object(place) | known
         return request_type.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
@@ -192,26 +197,29 @@ def build_request(step: str, request_type: type[Request], config: str, fields: M
 
 def _key(step: str, config: str, inputs: Mapping[str, str], fingerprints: Mapping[str, str]) -> str:
     parents = {name: fingerprint_of_output(Path(path)) for name, path in inputs.items()}
-    settings = TypeAdapter(dict[str, Any]).validate_json(config)
-    return fingerprint_of({"step": step, "settings": settings, "parents": parents, **fingerprints})
+    return fingerprint_of({"step": step, "settings": _json_object(config), "parents": parents, **fingerprints})
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    return TypeAdapter(dict[str, Any]).validate_json(text)
 
 
 def _publish(
     entry: CacheEntry,
     outputs: Mapping[str, OutputArtifact],
-    paths: Mapping[str, Path],
     metrics: MetricsArtifact | None,
     report: OutputArtifact | None,
 ) -> None:
-    for name, artifact in outputs.items():
-        artifact.metadata["fingerprint"] = entry.outputs[name]
+    paths = [Path(artifact.path) for artifact in outputs.values()]
+    for path, artifact in zip(paths, outputs.values(), strict=True):
+        artifact.metadata["fingerprint"] = entry.outputs[path.name]
     if metrics is not None:
         for name, value in entry.metrics.items():
             metrics.log_metric(name, value)
         # KFP takes a task whose metrics file is missing for one that never ran.
         write_json(Path(metrics.path), entry.metrics)
     if report is not None:
-        texts = [path / "report.md" for path in paths.values() if (path / "report.md").is_file()]
+        texts = [path / "report.md" for path in paths if (path / "report.md").is_file()]
         target = Path(report.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("\n\n".join(text.read_text() for text in texts) or f"{entry.step}: no report\n")
