@@ -32,7 +32,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from slipway.components.progress import EventProgress, LogProgress, Progress
-from slipway.contracts.data import Duration
+from slipway.contracts.durations import Duration
 from slipway.contracts.errors import SlipwayError, UsageError
 from slipway.contracts.files import write_json
 

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -25,7 +25,7 @@ from slipway.components.cache import CacheEntry, StepCache, fingerprint_of_outpu
 from slipway.components.harness import RESULT_FILE, Run, finite_metrics, perform, plain_result, report_failure
 from slipway.components.progress import EventProgress, LogProgress, Progress
 from slipway.contracts.artifacts import fingerprint_of
-from slipway.contracts.data import Duration
+from slipway.contracts.durations import Duration
 from slipway.contracts.errors import DataError, EnvironmentProblemError, RefusedError, SlipwayError, UsageError
 from slipway.contracts.files import write_json
 
@@ -90,7 +90,7 @@ def run_component(
     timeout: str = "1h",
     metrics: MetricsArtifact | None = None,
     report: OutputArtifact | None = None,
-    cached: bool = True,
+    surroundings: Callable[[], str | None] | None = None,
 ) -> None:
     """Runs a step as a KFP task and ends the process with the step's exit code if it fails.
 
@@ -108,7 +108,8 @@ def run_component(
         timeout: Time limit, such as 30m.
         metrics: Where numbers go for the dashboard.
         report: Where the step's report.md goes for the dashboard.
-        cached: Whether an earlier result may stand for this one; False where the step has effects.
+        surroundings: For a step that acts on something outside: returns the fingerprint of its present state. Only
+            if that is as the step last left it may an earlier result stand for this one; None allows none.
     """
     local = LocalPlace.from_environment()
     progress: Progress = LogProgress()
@@ -126,27 +127,34 @@ def run_component(
     _event(progress, "started", process=os.getpid(), timeout=limit.total_seconds())
     started = time.monotonic()
     try:
-        key = _key(step, config, inputs, {"code": code, "environment": environment, "data": data})
-        cache = local.cache if local is not None and cached else None
+
+        def key_now() -> str | None:
+            outside = "" if surroundings is None else surroundings()
+            fingerprints = {"code": code, "environment": environment, "data": data, "outside": outside or ""}
+            return None if outside is None else _key(step, config, inputs, fingerprints)
+
+        key = key_now()
+        cache = local.cache if local is not None else None
         entry = None
-        if cache is not None and local is not None and step not in local.forced:
+        if cache is not None and local is not None and step not in local.forced and key is not None:
             entry = cache.take(step, key, paths)
         came_from_cache = entry is not None
         if entry is None:
-            extra = {"checkpoint": cache.checkpoint(step, key)} if cache is not None else {}
+            extra = {"checkpoint": cache.checkpoint(step, key)} if cache is not None and key is not None else {}
             request = build_request(step, request_type, config, place, {**inputs, **fields, **extra})
             result = perform(step, request, run, progress, outcome=outcome, timeout=limit)
             entry = CacheEntry(
                 step=step,
-                key=key,
+                key=key_now() or "",
                 outputs={name: fingerprint_of_output(path) for name, path in paths.items()},
                 metrics=finite_metrics(result),
                 result=plain_result(result),
                 folder=str(outcome),
                 seconds=time.monotonic() - started,
             )
-            if cache is not None:
+            if cache is not None and entry.key:
                 cache.put(entry, paths)
+            if cache is not None and key is not None:
                 cache.drop_checkpoint(step, key)
         final_result = entry.result_at(outcome)
         write_json(outcome / RESULT_FILE, final_result)

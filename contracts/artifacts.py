@@ -18,7 +18,7 @@ from slipway.contracts.errors import ArtifactError, EnvironmentProblemError
 from slipway.contracts.files import canonical_json, sha256_of, sha256_of_file, write_atomically
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 
 
 class FileEntry(BaseModel):

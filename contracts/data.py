@@ -2,63 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from slipway.contracts.durations import Duration
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
-_DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d|w))+$"
-
-
-def parse_duration(value: Any) -> timedelta:
-    """Returns the duration that a text such as `90s`, `1h30m` or `7d` names; plain numbers are seconds.
-
-    Raises:
-        ValueError: The text is not a duration, or it is negative.
-    """
-    if isinstance(value, timedelta):
-        duration = value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        duration = timedelta(seconds=value)
-    elif isinstance(value, str) and re.fullmatch(_DURATION_PATTERN, value.strip()):
-        parts = _DURATION.findall(value.strip())
-        duration = timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
-    else:
-        raise ValueError(f"{value!r} is not a duration; write a number and a unit: 500ms, 30s, 10m, 1h, 7d or 2w")
-    if duration < timedelta(0):
-        raise ValueError(f"{value!r} is negative; a duration must not be")
-    return duration
-
-
-def format_duration(duration: timedelta) -> str:
-    """Returns the shortest text that `parse_duration` reads back as the same duration."""
-    milliseconds = round(duration.total_seconds() * 1000)
-    for unit in ("w", "d", "h", "m", "s"):
-        size = round(_UNITS[unit] * 1000)
-        if milliseconds and milliseconds % size == 0:
-            return f"{milliseconds // size}{unit}"
-    return f"{milliseconds}ms" if milliseconds else "0s"
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(parse_duration),
-    PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": _DURATION_PATTERN, "examples": ["30s", "10m", "1h", "7d"]}),
-]
-"""A timedelta written as `30s`, `10m`, `1h`, `7d`, or a sum of such parts."""
 
 
 class _Spec(BaseModel):

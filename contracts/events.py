@@ -266,3 +266,13 @@ def prediction_event(data: Mapping[str, Any], *, seconds: float) -> dict[str, An
         "datacontenttype": "application/json",
         "data": data,
     }
+
+
+class JoinedRequest(BaseModel):
+    """A line of the captured data: an answered request with the feedback that came within the waiting time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prediction: PredictionEvent
+    feedback: tuple[FeedbackEvent, ...]
+    clicked: bool

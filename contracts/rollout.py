@@ -3,63 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from slipway.contracts.durations import Seconds
 from slipway.contracts.metrics import LATENCY_BUCKETS
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-
-
-def parse_duration(value: Any) -> float:
-    """Returns a duration in seconds from "30s", "5m", "1h30m", "250ms", "7d", or from a number of seconds.
-
-    Raises:
-        ValueError: the text is not a duration, or it is negative or not finite.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is not a duration; write one such as 30s, 5m or 1h30m")
-    if isinstance(value, str):
-        text = value.strip().replace(" ", "")
-        parts = _DURATION.findall(text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
-            raise ValueError(f"{value!r} is not a duration; write one such as 30s, 5m or 1h30m")
-        return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{value!r} is not a duration; it must be zero or more, and finite")
-    return float(value)
-
-
-def format_duration(seconds: float) -> str:
-    """Returns seconds as people write them: 45s, 5m, 1h30m, 2d4h."""
-    if seconds < 60:
-        return f"{seconds:.3g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:.3g}ms"
-    whole = round(seconds)
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, whole = divmod(whole, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts[:2])
-
-
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^(\s*\d+(\.\d+)?(ms|s|m|h|d))+\s*$"},
-                {"type": "number", "minimum": 0},
-            ],
-            "examples": ["30s", "5m", "1h30m"],
-        }
-    ),
-]
-"""Seconds as a float, written as "30s", "5m", "1h30m" or a number of seconds."""
 
 Requirement = Literal["noHarm", "proven"]
 """noHarm: enough samples and no evidence of harm. proven: the bound is inside the tolerated margin."""
@@ -177,8 +126,8 @@ class Step(_Part):
     """One share of traffic for the candidate, and what must hold before the next share."""
 
     weight: int = Field(ge=0, le=100, description="Percent of traffic to the candidate.")
-    minimum_dwell: Duration = Field(60.0, description="Shortest time at this weight.")
-    deadline: Duration | None = Field(None, description="Longest time before `inconclusive` applies.")
+    minimum_dwell: Seconds = Field(60.0, description="Shortest time at this weight.")
+    deadline: Seconds | None = Field(None, description="Longest time before `inconclusive` applies.")
     requires: Requirement | None = Field(
         None, description="Default: proven on the last step below 100, noHarm on every other."
     )
@@ -189,7 +138,7 @@ class Step(_Part):
 class NoData(_Part):
     """What to do when no usable reading comes."""
 
-    hold_for: Duration = Field(300.0, description="Hold this long without data.")
+    hold_for: Seconds = Field(300.0, description="Hold this long without data.")
     then: Literal["rollback", "hold"] = "rollback"
 
 
@@ -223,7 +172,7 @@ class RolloutPolicy(_Part):
     steps: tuple[Step, ...] = Field(default_factory=_default_steps, min_length=1)
     guardrails: tuple[Guardrail, ...] = Field(default_factory=_default_guardrails)
     alpha: float = Field(0.05, gt=0, lt=0.5)
-    deadline: Duration = Field(86400.0, description="Longest time for the whole rollout; then it goes back.")
+    deadline: Seconds = Field(86400.0, description="Longest time for the whole rollout; then it goes back.")
     no_data: NoData = Field(default_factory=lambda: NoData.model_validate({}))
     inconclusive: Literal["hold", "rollback", "proceed"] = Field(
         "hold", description="At a step's deadline; proceed still needs the minimum of samples and fresh data."
@@ -231,7 +180,7 @@ class RolloutPolicy(_Part):
     on_new_version: Literal["replace", "queue", "refuse"] = "replace"
     both_bad: Literal["hold"] = Field("hold", description="Candidate and stable both bad: hold the weights and alarm.")
     known_good: str | None = Field(None, description="Version that takes all traffic when both are bad.")
-    readiness_timeout: Duration = Field(120.0, description="Longest time for the candidate to become ready.")
+    readiness_timeout: Seconds = Field(120.0, description="Longest time for the candidate to become ready.")
     maximum_restarts: int = Field(3, ge=0, description="More restarts of the candidate than this are a hard fault.")
     ratio_tolerance: float = Field(
         0.1, ge=0, lt=1, description="Tolerated relative error of the odds of assignment against the set weights."

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from slipway.contracts.data import Duration
+from slipway.contracts.durations import Duration
 
 
 class SplitSpec(BaseModel):

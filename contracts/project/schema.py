@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema, model_validator
 
-from slipway.contracts.data import DataSpec, Duration
+from slipway.contracts.data import DataSpec
+from slipway.contracts.durations import Duration
 from slipway.contracts.evaluation import EvaluationSpec, GateSpec, gate_problems
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.contracts.split import FeaturesSpec, SplitSpec
