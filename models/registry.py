@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sqlite3
 import time
 import warnings
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from slipway.contracts.bundle import bundle_digest, read_bundle
 from slipway.contracts.errors import EnvironmentProblemError, ServiceError, UsageError
@@ -251,6 +253,8 @@ class Registry:
                     where=str(database),
                     remedy="Free space or change the rights of the folder.",
                 ) from error
+        if database is None:
+            _check_reachable(self.tracking_uri)
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
@@ -287,6 +291,15 @@ def quiet_mlflow() -> Iterator[None]:
             logging.disable(previous)
 
 
+def _check_reachable(uri: str) -> None:
+    """Fails at once where nobody listens; MLflow's own HTTP client takes many seconds to say so."""
+    address = urlsplit(uri)
+    if address.scheme in ("http", "https") and address.hostname:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        with socket.create_connection((address.hostname, port), timeout=5):
+            pass
+
+
 def _ensure_model(client: Any, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -311,7 +324,7 @@ def _aliases(client: Any, name: str) -> dict[str, Any]:
 def _is_outage(error: Exception) -> bool:
     code = getattr(error, "error_code", None)
     text = f"{type(error).__name__}: {error}"
-    if code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") or isinstance(error, (ConnectionError, TimeoutError)):
+    if code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") or isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)):
         return True
     return "Max retries exceeded" in text or "OperationalError" in text or "API request to" in text
 
