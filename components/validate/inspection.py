@@ -12,7 +12,8 @@ import duckdb
 
 from slipway.components.validate.report import Failure, Outcome, TableReport
 from slipway.components.validate.rules import Rule, entity_columns, entity_names, entity_rules, interaction_rules
-from slipway.contracts.data import ChecksSpec, InteractionsSpec, ItemsSpec, UsersSpec, format_duration
+from slipway.contracts.data import ChecksSpec, InteractionsSpec, ItemsSpec, UsersSpec
+from slipway.contracts.durations import format_duration
 from slipway.datasets.interactions import typed_columns
 from slipway.datasets.sources import FILE_COLUMN, SourceTable, quote
 
