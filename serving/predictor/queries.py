@@ -184,9 +184,17 @@ def _identifier(value: Any, where: str, limits: Limits) -> str:
         raise InvalidInput(f"{where} is empty")
     if len(value) > limits.identifier_characters:
         raise InvalidInput(f"{where} has {len(value)} characters, at most {limits.identifier_characters} are allowed")
-    if not value.isprintable():  # also keeps out NUL and half surrogates, which no id index can hold
-        raise InvalidInput(f"{where} holds characters that cannot be printed")
+    if "\x00" in value or not _is_unicode(value):
+        raise InvalidInput(f"{where} holds a zero character or half a surrogate pair")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_count(count: int, limits: Limits) -> None:

@@ -1,0 +1,1 @@
+"""The feedback collector: believes, deduplicates, joins and counts what users did with their answers."""

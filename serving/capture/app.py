@@ -1,0 +1,238 @@
+"""The collector's HTTP interface: POST /events from predictors, POST /v1/feedback from users, GET /health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry, ProcessCollector
+from pydantic import ValidationError
+
+from slipway.contracts import metrics as names
+from slipway.contracts.events import FeedbackData, PredictionEvent, RequestSigner
+from slipway.serving.asgi import Receive, Refusal, Scope, Send, read_body, send_error, send_json
+from slipway.serving.capture.joiner import OUTCOMES, UNVERIFIED_MODEL, Joined, Joiner
+from slipway.serving.capture.parts import PartWriter
+from slipway.serving.exposition import counter
+
+logger = logging.getLogger("slipway.capture")
+
+EVENTS_LIMIT = 16 << 20
+FEEDBACK_LIMIT = 256 << 10
+MAXIMUM_FEEDBACK = 500
+_TICK_SECONDS = 0.05
+_CLEAN_SECONDS = 600.0
+_FEEDBACK_FIELDS = frozenset({"request_id", "item", "type", "value"})
+
+
+class CollectorMetrics:
+    """The collector's counters; a version's series are made when it is first heard of, and start at 0."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._feedback = counter(names.FEEDBACK, self.registry)
+        self._joined = counter(names.JOINED_REQUESTS, self.registry)
+        self._clicked = counter(names.JOINED_CLICKED, self.registry)
+        self._known: set[tuple[str, str]] = set()
+        ProcessCollector(registry=self.registry)
+        self._know_model(UNVERIFIED_MODEL)
+
+    def know(self, model: str, version: str) -> None:
+        """Makes every series of a version."""
+        if (model, version) in self._known:
+            return
+        self._known.add((model, version))
+        self._joined.labels(model=model, version=version)
+        self._clicked.labels(model=model, version=version)
+        self._know_model(model)
+
+    def _know_model(self, model: str) -> None:
+        for outcome in OUTCOMES:
+            self._feedback.labels(model=model, outcome=outcome)
+
+    def feedback(self, model: str, outcome: str) -> None:
+        """Counts one piece of feedback."""
+        self._feedback.labels(model=model, outcome=outcome).inc()
+
+    def joined(self, model: str, version: str, clicked: bool) -> None:
+        """Counts a request whose waiting time is over: both counters in one step."""
+        self._joined.labels(model=model, version=version).inc()
+        if clicked:
+            self._clicked.labels(model=model, version=version).inc()
+
+
+class Collector:
+    """An ASGI application; `run` is its clockwork and must be started beside it.
+
+    Args:
+        signer: Checks request ids.
+        wait, expiry: Seconds, see Joiner.
+        directory: Where captured events go.
+        clock: Seconds since 1970.
+        retention_days: How long captured events are kept.
+        maximum_requests: Requests remembered.
+    """
+
+    def __init__(
+        self,
+        signer: RequestSigner,
+        *,
+        wait: float,
+        expiry: float,
+        directory: Path,
+        metrics: CollectorMetrics | None = None,
+        clock: Callable[[], float] = time.time,
+        retention_days: float = 30.0,
+        maximum_requests: int = 200_000,
+    ) -> None:
+        self.metrics = metrics or CollectorMetrics()
+        self._clock = clock
+        self._joined_parts = PartWriter(directory, "joined", retention_days=retention_days)
+        self._late_parts = PartWriter(directory, "late", retention_days=retention_days)
+        self.joiner = Joiner(
+            signer,
+            wait=wait,
+            expiry=expiry,
+            on_feedback=self.metrics.feedback,
+            on_late=lambda event: self._late_parts.add(orjson.dumps(event), self._clock()),
+            maximum_requests=maximum_requests,
+        )
+        self._routes = {
+            ("POST", "/events"): self._events,
+            ("POST", "/v1/feedback"): self._feedback,
+            ("GET", "/health"): self._health,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            handler = self._routes.get((scope["method"], scope["path"]))
+            if handler is None:
+                known = any(path == scope["path"] for _, path in self._routes)
+                raise Refusal(405 if known else 404, "send feedback as a POST to /v1/feedback")
+            status, content = await handler(scope, receive)
+            await send_json(send, status, orjson.dumps(content))
+        except Refusal as refusal:
+            await send_error(send, refusal.status, refusal.reason, close=refusal.close)
+
+    async def run(self) -> None:
+        """Counts what is due and writes parts, until cancelled; then writes what is left."""
+        cleaned = 0.0
+        try:
+            while True:
+                now = self._clock()
+                self.advance(now)
+                for parts in (self._joined_parts, self._late_parts):
+                    if parts.due(now):
+                        await asyncio.to_thread(parts.flush, now)
+                    if now - cleaned > _CLEAN_SECONDS:
+                        await asyncio.to_thread(parts.clean, now)
+                if now - cleaned > _CLEAN_SECONDS:
+                    cleaned = now
+                await asyncio.sleep(_TICK_SECONDS)
+        finally:
+            self.advance(self._clock())
+            self._joined_parts.flush(self._clock())
+            self._late_parts.flush(self._clock())
+
+    def advance(self, now: float) -> None:
+        """Counts and keeps the requests whose waiting time is over at `now`."""
+        for joined in self.joiner.tick(now):
+            self.metrics.joined(joined.model, joined.version, joined.clicked)
+            self._joined_parts.add(_line(joined), now)
+
+    async def _events(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
+        content = _decode(await read_body(scope, receive, limit=EVENTS_LIMIT))
+        if not isinstance(content, list):
+            raise Refusal(400, "send a JSON array of CloudEvents")
+        accepted = 0
+        for raw in content:
+            try:
+                event = PredictionEvent.model_validate(raw)
+            except ValidationError:
+                continue
+            if self.joiner.prediction(event, self._clock()):
+                self.metrics.know(event.data.model, event.data.version)
+                accepted += 1
+        if rejected := len(content) - accepted:
+            logger.warning("%d of %d prediction events were malformed, forged or expired", rejected, len(content))
+        return 202, {"accepted": accepted, "rejected": rejected}
+
+    async def _feedback(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
+        content = _decode(await read_body(scope, receive, limit=FEEDBACK_LIMIT))
+        if isinstance(content, dict):
+            outcome = self._one(content, "feedback")
+            if outcome == "forged":
+                raise Refusal(403, "this request id was not given out here")
+            return 202, {"outcome": outcome}
+        if not isinstance(content, list) or not content:
+            raise Refusal(400, "send one object with request_id, item and type, or an array of such objects")
+        if len(content) > MAXIMUM_FEEDBACK:
+            raise Refusal(
+                413, f"{len(content)} pieces of feedback in one request, at most {MAXIMUM_FEEDBACK} are taken"
+            )
+        outcomes = []
+        for index, raw in enumerate(content):
+            try:
+                outcomes.append({"outcome": self._one(raw, f"feedback[{index}]")})
+            except Refusal as refusal:
+                outcomes.append({"outcome": "malformed", "error": refusal.reason})
+        if all(outcome["outcome"] == "malformed" for outcome in outcomes):
+            raise Refusal(400, outcomes[0]["error"])
+        if all(outcome["outcome"] == "forged" for outcome in outcomes):
+            raise Refusal(403, "these request ids were not given out here")
+        return 202, {"outcomes": outcomes}
+
+    def _one(self, raw: Any, where: str) -> str:
+        if not isinstance(raw, dict):
+            raise Refusal(400, f"{where} must be an object with request_id, item and type")
+        if isinstance(item := raw.get("item"), int) and not isinstance(item, bool):
+            raw = raw | {"item": str(item)}
+        try:
+            data = FeedbackData.model_validate(raw)
+        except ValidationError as error:
+            problem = error.errors(include_input=False, include_url=False)[0]
+            field = ".".join(str(part)[:64] for part in problem["loc"])
+            raise Refusal(400, f"{where}.{field}: {problem['msg']}") from None
+        return self.joiner.feedback(data, self._clock())
+
+    async def _health(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
+        del scope, receive
+        return 200, {"ready": True, "remembered": len(self.joiner), "forgotten": self.joiner.forgotten}
+
+
+def _line(joined: Joined) -> bytes:
+    return orjson.dumps(
+        {
+            "prediction": joined.prediction.model_dump(mode="json"),
+            "feedback": joined.feedback,
+            "clicked": joined.clicked,
+        }
+    )
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(400, f"the body is not JSON: {error}") from None
+
+
+@contextlib.asynccontextmanager
+async def clockwork(collector: Collector) -> Any:
+    """Runs the collector's clockwork for the block; what is left is written at its end."""
+    task = asyncio.create_task(collector.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
