@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -34,13 +34,12 @@ GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.05
 
 
-def run_job(job: Job, observe: Observe | None = None, *, command: Sequence[str] | None = None) -> RunReport:
+def run_job(job: Job, observe: Observe | None = None) -> RunReport:
     """Runs a job to its end and returns what became of each step; a failed step is in the report, not raised.
 
     Args:
         job: What to run.
         observe: Called with each event of a step: started, progress, note, metric, cached, finished, failed.
-        command: What carries the job out instead of kfp.local: a step's own command, for one step alone.
 
     Raises:
         KeyboardInterrupt: This process was interrupted or told to stop; the steps have been ended.
@@ -56,7 +55,7 @@ def run_job(job: Job, observe: Observe | None = None, *, command: Sequence[str] 
     _save(report)
     started = time.monotonic()
     try:
-        with _termination_as_interrupt(), _worker(job, command) as worker:
+        with _termination_as_interrupt(), _worker(job) as worker:
             _follow(job, worker, report, observe)
         _conclude(job, report)
     except KeyboardInterrupt:
@@ -75,7 +74,7 @@ def _save(report: RunReport) -> None:
 
 
 @contextlib.contextmanager
-def _worker(job: Job, command: Sequence[str] | None) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(job: Job) -> Iterator[subprocess.Popen[bytes]]:
     """Starts the worker as the leader of its own group; on the way out the group is ended and nothing is left."""
     job_file = job.directory / "job.json"
     write_atomically(job_file, job.model_dump_json(indent=2) + "\n")
@@ -93,15 +92,8 @@ def _worker(job: Job, command: Sequence[str] | None) -> Iterator[subprocess.Pope
     reading, writing = os.pipe()
     try:
         with (job.directory / PIPELINE_LOG).open("ab") as log:
-            arguments = command or [
-                sys.executable,
-                "-m",
-                "slipway.pipelines.runners.worker",
-                str(job_file),
-                str(reading),
-            ]
             process = subprocess.Popen(
-                arguments,
+                [sys.executable, "-m", "slipway.pipelines.runners.worker", str(job_file), str(reading)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -1,0 +1,41 @@
+"""The validate step as a KFP component."""
+
+# KFP reads annotations at run time: no `from __future__ import annotations` here.
+
+from kfp import dsl
+from kfp.dsl import Dataset, Markdown, Metrics, Output
+
+from slipway.components.image import DEFAULT_IMAGE
+
+
+@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
+def validate(
+    config: str,
+    place: str,
+    data_fingerprint: str,
+    code_fingerprint: str,
+    environment_fingerprint: str,
+    timeout: str,
+    dataset: Output[Dataset],
+    metrics: Output[Metrics],
+    report: Output[Markdown],
+) -> None:
+    """Checks raw tables and writes them in canonical form."""
+    from slipway.components.validate.step import ValidateRequest, run
+    from slipway.components.wrapper import run_component
+
+    run_component(
+        "validate",
+        ValidateRequest,
+        run,
+        config=config,
+        place=place,
+        inputs={},
+        outputs={"output": dataset},
+        data=data_fingerprint,
+        code=code_fingerprint,
+        environment=environment_fingerprint,
+        timeout=timeout,
+        metrics=metrics,
+        report=report,
+    )

@@ -1,0 +1,84 @@
+"""From a project file to what each step of the training pipeline is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from slipway.components.registry_state import KnownVersion
+from slipway.contracts.durations import format_duration
+from slipway.contracts.project import Project
+from slipway.pipelines.fingerprints import code_fingerprint, environment_fingerprint, sources_fingerprint
+
+STEPS = ("validate", "featurize", "train", "evaluate", "register")
+
+
+class StepSettings(BaseModel):
+    """What one step is told.
+
+    `config` decides the outcome; `place` says where things are on this plane; both are fields of the step's request.
+    The fingerprints stand for what else decides the outcome.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: str
+    place: str = "{}"
+    data_fingerprint: str = ""
+    code_fingerprint: str = ""
+    environment_fingerprint: str = ""
+    timeout: str = "1h"
+    retries: int = 1
+    retry_backoff: str = "10s"
+
+
+def training_settings(
+    project: Project, *, champion: KnownVersion | None = None, memory: Path | None = None
+) -> dict[str, StepSettings]:
+    """Returns the settings of each step of the training pipeline.
+
+    Args:
+        project: The project file.
+        champion: The version that now serves, with which a new one is compared.
+        memory: Where hashes of source files are remembered between runs.
+    """
+    base = str(project.directory)
+    configs: dict[str, dict[str, Any]] = {step: {} for step in STEPS}
+    places: dict[str, dict[str, Any]] = {step: {} for step in STEPS}
+    data: dict[str, str] = {}
+    dump = project.model_dump(mode="json", by_alias=True)
+
+    configs["validate"] = {"data": dump["data"]}
+    places["validate"] = {"base": base}
+    sources = [spec.source for spec in (project.data.interactions, project.data.items, project.data.users) if spec]
+    data["validate"] = sources_fingerprint(sources, project.directory, memory)
+
+    environment = environment_fingerprint()
+    return {
+        step: _settings(project, step, configs[step], places[step], data.get(step, ""), environment) for step in STEPS
+    }
+
+
+def _settings(
+    project: Project, step: str, config: Mapping[str, Any], place: Mapping[str, Any], data: str, environment: str
+) -> StepSettings:
+    spec = project.step(step)
+    own = project.directory if _uses_own_modules(project) else None
+    return StepSettings(
+        config=json.dumps(config, sort_keys=True),
+        place=json.dumps(place, sort_keys=True),
+        data_fingerprint=data,
+        code_fingerprint=code_fingerprint(f"slipway.components.{step}.step", own),
+        environment_fingerprint=environment,
+        timeout=format_duration(spec.timeout),
+        retries=spec.retries,
+        retry_backoff=format_duration(spec.retry_backoff),
+    )
+
+
+def _uses_own_modules(project: Project) -> bool:
+    return any(":" in name for name in (project.model.family, *project.features.views))
