@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from slipway.models import metrics
 from slipway.models.bootstrap import PairedBootstrap
 from slipway.models.seen import SeenItems
