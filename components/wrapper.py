@@ -77,8 +77,7 @@ class LocalPlace:
 
 def run_component(
     step: str,
-    request_type: type[Request],
-    run: Run[Request, Result],
+    load: Callable[[], tuple[type[Request], Run[Request, Result]]],
     *,
     config: str,
     inputs: Mapping[str, str],
@@ -96,8 +95,7 @@ def run_component(
 
     Args:
         step: Name of the step.
-        request_type: What the step takes.
-        run: The step.
+        load: Returns what the step takes and the step; called only if it must run, as its libraries take a while.
         config: The settings of the request, as JSON: what decides the outcome.
         place: Further fields of the request, as JSON: where things are on this plane. They decide no outcome.
         inputs: Field of the request -> input artifact directory.
@@ -141,6 +139,7 @@ def run_component(
         came_from_cache = entry is not None
         if entry is None:
             extra = {"checkpoint": cache.checkpoint(step, key)} if cache is not None and key is not None else {}
+            request_type, run = load()
             request = build_request(step, request_type, config, place, {**inputs, **fields, **extra})
             result = perform(step, request, run, progress, outcome=outcome, timeout=limit)
             entry = CacheEntry(

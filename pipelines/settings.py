@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from slipway.components.registry_state import KnownVersion
+from slipway.contracts.artifacts import fingerprint_of
 from slipway.contracts.durations import format_duration
 from slipway.contracts.project import Project
 from slipway.pipelines.fingerprints import code_fingerprint, environment_fingerprint, sources_fingerprint
@@ -56,6 +57,25 @@ def training_settings(
     places["validate"] = {"base": base}
     sources = [spec.source for spec in (project.data.interactions, project.data.items, project.data.users) if spec]
     data["validate"] = sources_fingerprint(sources, project.directory, memory)
+
+    configs["featurize"] = {name: dump[name] for name in ("split", "features")}
+    places["featurize"] = {"project_directory": base}
+
+    configs["train"] = {"name": project.name, "model": dump["model"]}
+    places["train"] = {"project_directory": base, "tracking_uri": project.tracking.uri}
+
+    configs["evaluate"] = {name: dump[name] for name in ("evaluation", "gates", "split")}
+    places["evaluate"] = {"project_directory": base, "champion": str(champion.bundle_dir) if champion else None}
+    candidates = [] if project.evaluation.candidates == "all" else [project.evaluation.candidates]
+    data["evaluate"] = fingerprint_of(
+        {
+            "candidates": sources_fingerprint(candidates, project.directory),
+            "champion": champion.sha256 if champion else None,
+        }
+    )
+
+    configs["register"] = {"name": project.name}
+    places["register"] = {"project_directory": base, "tracking_uri": project.tracking.uri}
 
     environment = environment_fingerprint()
     return {

@@ -46,7 +46,9 @@ def build_training(settings: dict[str, Any]) -> Any:
             made.set_container_image(image)
         return made
 
-    @dsl.pipeline(name=settings["name"], description="From raw interactions to a registered model.")
+    @dsl.pipeline(  # type: ignore[untyped-decorator]
+        name=settings["name"], description="From raw interactions to a registered model."
+    )
     def training() -> None:
         dataset = task("validate", validate).outputs["dataset"]
         if "featurize" in steps:
@@ -54,9 +56,11 @@ def build_training(settings: dict[str, Any]) -> Any:
         if "train" in steps:
             model = task("train", train, features=features).outputs["model"]
         if "evaluate" in steps:
-            evaluation = task("evaluate", evaluate, features=features, model=model).outputs["evaluation"]
+            evaluation = task("evaluate", evaluate, dataset=dataset, features=features, model=model).outputs[
+                "evaluation"
+            ]
         if "register" in steps:
-            task("register", register, features=features, model=model, evaluation=evaluation)
+            task("register", register, dataset=dataset, features=features, model=model, evaluation=evaluation)
 
     return training
 

@@ -8,7 +8,7 @@ from kfp.dsl import Dataset, Markdown, Metrics, Output
 from slipway.components.image import DEFAULT_IMAGE
 
 
-@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
 def validate(
     config: str,
     place: str,
@@ -21,13 +21,16 @@ def validate(
     report: Output[Markdown],
 ) -> None:
     """Checks raw tables and writes them in canonical form."""
-    from slipway.components.validate.step import ValidateRequest, run
     from slipway.components.wrapper import run_component
+
+    def load():  # type: ignore[no-untyped-def]
+        from slipway.components.validate.step import ValidateRequest, run
+
+        return ValidateRequest, run
 
     run_component(
         "validate",
-        ValidateRequest,
-        run,
+        load,
         config=config,
         place=place,
         inputs={},

@@ -24,8 +24,7 @@ def count_component(
 
     run_component(
         "count",
-        toy_steps.CountRequest,
-        toy_steps.count,
+        lambda: (toy_steps.CountRequest, toy_steps.count),
         config=config,
         inputs={},
         outputs={"numbers": numbers},
@@ -46,8 +45,7 @@ def double_component(
 
     run_component(
         "double",
-        toy_steps.DoubleRequest,
-        toy_steps.double,
+        lambda: (toy_steps.DoubleRequest, toy_steps.double),
         config=config,
         inputs={"numbers": numbers.path},
         outputs={"doubled": doubled},

@@ -1,0 +1,47 @@
+"""The evaluate step as a KFP component."""
+
+# KFP reads annotations at run time: no `from __future__ import annotations` here.
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Markdown, Metrics, Model, Output
+
+from slipway.components.image import DEFAULT_IMAGE
+
+
+@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)  # type: ignore[untyped-decorator]
+def evaluate(
+    dataset: Input[Dataset],
+    features: Input[Dataset],
+    model: Input[Model],
+    config: str,
+    place: str,
+    data_fingerprint: str,
+    code_fingerprint: str,
+    environment_fingerprint: str,
+    timeout: str,
+    evaluation: Output[Artifact],
+    metrics: Output[Metrics],
+    report: Output[Markdown],
+) -> None:
+    """Measures a model on held-out interactions and checks the gates."""
+    from slipway.components.wrapper import run_component
+
+    def load():  # type: ignore[no-untyped-def]
+        from slipway.components.evaluate.step import EvaluateRequest, run
+
+        return EvaluateRequest, run
+
+    run_component(
+        "evaluate",
+        load,
+        config=config,
+        place=place,
+        inputs={"dataset": dataset.path, "features": features.path, "model": model.path},
+        outputs={"output": evaluation},
+        data=data_fingerprint,
+        code=code_fingerprint,
+        environment=environment_fingerprint,
+        timeout=timeout,
+        metrics=metrics,
+        report=report,
+    )
