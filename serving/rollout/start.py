@@ -1,0 +1,164 @@
+"""From "roll this version out" to a rollout that a controller can take up, or a refusal that says why."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from slipway.contracts.bundle import bundle_digest, read_bundle
+from slipway.contracts.errors import RolloutError, ServiceError, UsageError
+from slipway.contracts.project import Project
+from slipway.contracts.rollout import ArmTarget, RolloutSpec
+from slipway.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry, registry_for
+from slipway.serving.local.arms import arm_for
+from slipway.serving.local.desired import Arm, arm_name, read_desired
+from slipway.serving.local.layout import PlaneLayout
+from slipway.serving.local.observed import Observed, read_observed
+from slipway.serving.rollout.readings import Count, CounterReader, Snapshot, queries_for
+from slipway.serving.rollout.store import RolloutFolder, RolloutStore, new_rollout_id
+
+TRAFFIC_SECONDS = 30.0
+"""How far back the traffic is measured for the plan."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A rollout that may start: its spec, how to run its arms, and where the plane is."""
+
+    spec: RolloutSpec
+    arms: dict[str, Arm]
+    observed: Observed
+    store: RolloutStore
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What stable gets now: requests a second, and its rate of events per guardrail (None where there is no data)."""
+
+    requests_per_second: float
+    rates: dict[str, float | None]
+
+
+def prepare(project: Project, version: str | None, *, retry: bool = False) -> Prepared:
+    """Finds candidate and stable, checks the candidate's bundle, and refuses what must not start.
+
+    Args:
+        project: The project; its rollout policy and its serving part, overrides applied, are the candidate's.
+        version: `MODEL/VERSION`, `MODEL@ALIAS`, a version or an alias; None is the challenger.
+        retry: Accept a version that went back.
+
+    Raises:
+        UsageError: There is no such version.
+        BundleError: The candidate's bundle is not sound.
+        RolloutError: It serves already, it went back before, or another rollout is under way and the policy refuses.
+        ServiceError: The plane does not run.
+    """
+    observed = read_observed(project.directory)
+    if not observed.is_fresh():
+        raise ServiceError("the serving plane is down", where=str(project.directory), remedy="Start it: slipway up")
+    registry = registry_for(project.directory, project.tracking.uri)
+    candidate = find_version(registry, project.name, version)
+    read_bundle(candidate.bundle_dir)
+    store = RolloutStore(PlaneLayout(project.directory).rollouts)
+    champion = registry.find(project.name, CHAMPION)
+    _refuse(project, store, candidate, champion, retry=retry)
+    arm = arm_for(project, candidate)
+    arms = {arm.name: arm}
+    stable = None
+    if champion is not None:
+        name = arm_name(champion.name, champion.version)
+        arms[name] = read_desired(project.directory).arm(name) or arm_for(project, champion)
+        stable = _target(champion)
+    spec = RolloutSpec(
+        id=new_rollout_id(arm.name),
+        model=project.name,
+        candidates=(_target(candidate),),
+        stable=stable,
+        known_good=_known_good(project, registry),
+        policy=project.rollout,
+    )
+    return Prepared(spec, arms, observed, store)
+
+
+def create_rollout(prepared: Prepared) -> RolloutFolder:
+    """Hands the rollout to the controller."""
+    return prepared.store.create(prepared.spec, prepared.arms)
+
+
+def measure_traffic(prepared: Prepared) -> Traffic | None:
+    """Returns the traffic of the last half minute; None when there is no stable version, or nothing was scraped.
+
+    Raises:
+        ServiceError: Prometheus does not answer.
+    """
+    spec = prepared.spec
+    url = prepared.observed.endpoints.get("prometheus")
+    if spec.stable is None or url is None:
+        return None
+    reader = CounterReader(url, lookback=10.0)
+    try:
+        queries = queries_for(spec.policy.guardrails, (spec.stable,), spec.model)
+        now = time.time()
+        before, _, earliest = reader.read(queries, Snapshot(), now - TRAFFIC_SECONDS)
+        _, counts, newest = reader.read(queries, before, now)
+    finally:
+        reader.close()
+    if newest is None or earliest is None or newest <= earliest:
+        return None
+    return _traffic(counts, newest - earliest)
+
+
+def find_version(registry: Registry, model: str, text: str | None) -> ModelVersion:
+    """Returns the version that `films/3`, `films@challenger`, `3` or `challenger` names; None is the challenger.
+
+    Raises:
+        UsageError: There is no such version.
+    """
+    if text is None:
+        found = registry.find(model, CHALLENGER)
+        if found is None:
+            raise UsageError("no version has the alias challenger", where=model, remedy="Make one with: slipway run")
+        return found
+    name, separator, version = text.replace("@", "/").rpartition("/")
+    return registry.get(name if separator else model, version)
+
+
+def _refuse(
+    project: Project, store: RolloutStore, candidate: ModelVersion, champion: ModelVersion | None, *, retry: bool
+) -> None:
+    where = arm_name(candidate.name, candidate.version)
+    if champion is not None and champion.version == candidate.version:
+        raise RolloutError("this version is the champion: it serves already", where=where)
+    back = store.went_back(project.name).get(candidate.sha256)
+    if back is not None and not retry:
+        raise RolloutError(
+            f"this version went back in rollout {back}",
+            where=where,
+            remedy=f"See why: slipway rollout explain {back}. Try it again all the same: slipway rollout retry {back}",
+        )
+    running = store.open()
+    if running and running[-1].spec.candidates[0].version == candidate.version:
+        raise RolloutError(f"rollout {running[-1].id} of this version is under way", where=where)
+    if running and project.rollout.on_new_version == "refuse":
+        raise RolloutError(
+            f"rollout {running[0].id} is under way, and the policy refuses a second one",
+            where=where,
+            remedy="Wait for its end, or take it back: slipway rollout abort",
+        )
+
+
+def _known_good(project: Project, registry: Registry) -> ArmTarget | None:
+    version = project.rollout.known_good
+    return None if version is None else _target(registry.get(project.name, version))
+
+
+def _target(version: ModelVersion) -> ArmTarget:
+    digest = version.sha256 or bundle_digest(read_bundle(version.bundle_dir))
+    name = arm_name(version.name, version.version)
+    return ArmTarget(arm=name, version=version.version, digest=digest, bundle=str(version.bundle_dir))
+
+
+def _traffic(counts: tuple[Count, ...], seconds: float) -> Traffic:
+    requests = max((count.total for count in counts), default=0.0)
+    rates = {count.guardrail: count.events / count.total if count.total > 0 else None for count in counts}
+    return Traffic(requests / seconds, rates)
