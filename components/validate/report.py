@@ -45,7 +45,10 @@ class TableReport(BaseModel):
 
 
 class Failure(BaseModel):
-    """A failed check, flat: what, where, how many, an example, and what to do. `of` is null for the table as a whole."""
+    """A failed check, flat: what, where, how many, an example, and what to do.
+
+    `of` is the number of rows that were checked, null for a check of the table as a whole.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,6 +68,14 @@ class Failure(BaseModel):
         example = f", such as {self.example}" if self.example else ""
         return f"{self.check}, {self.column}: {self.count:,} of {self.of:,} rows in {self.where}{example}"
 
+    def cells(self) -> str:
+        """Returns the failure as a row of a Markdown table."""
+        checked = "-" if self.of is None else f"{self.of:,}"
+        return (
+            f"| {self.table} | {self.check} | {self.column} | {self.count:,} | {checked} "
+            f"| {_cell(self.example)} | {_cell(self.where)} |"
+        )
+
 
 class Report(BaseModel):
     """The whole inspection."""
@@ -82,11 +93,7 @@ class Report(BaseModel):
         lines = ["# Data validation", "", verdict, ""]
         if self.failures:
             lines += ["| table | check | column | rows | of | example | where |", "|---|---|---|---:|---:|---|---|"]
-            lines += [
-                f"| {row.table} | {row.check} | {row.column} | {row.count:,} | {'-' if row.of is None else f'{row.of:,}'} | {_cell(row.example)} "
-                f"| {_cell(row.where)} |"
-                for row in self.failures
-            ]
+            lines += [row.cells() for row in self.failures]
             lines += ["", *(f"- {row.check} of {row.column}: {row.remedy}" for row in self.failures), ""]
         if self.warnings:
             lines += ["## Worth knowing", "", *(f"- {warning}" for warning in self.warnings), ""]
