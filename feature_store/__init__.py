@@ -1,0 +1,1 @@
+"""Feature views: written once in Ibis, point-in-time offline, packed in Redis online, registered in Feast."""
