@@ -31,7 +31,8 @@ from slipway.serving.local.records import (
 )
 from slipway.serving.local.settings import PlaneSettings, read_settings, write_settings
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
+_SUPERVISOR_START_SECONDS = 30.0
 
 
 @contextlib.contextmanager
@@ -71,6 +72,7 @@ def start(settings: PlaneSettings) -> bool:
 
     Raises:
         EnvironmentProblemError: A program is missing, or a port that the user set is in use.
+        ServiceError: The supervisor ended at once.
     """
     for program in programs.REMEDIES:
         programs.find_program(program)
@@ -83,7 +85,7 @@ def start(settings: PlaneSettings) -> bool:
     write_settings(settings)
     layout.logs.mkdir(parents=True, exist_ok=True)
     with layout.supervisor_log.open("ab") as log:
-        subprocess.Popen(
+        supervisor = subprocess.Popen(
             (sys.executable, "-m", "slipway.serving.local", "--project", str(settings.directory)),
             cwd=settings.directory,
             stdin=subprocess.DEVNULL,
@@ -92,6 +94,16 @@ def start(settings: PlaneSettings) -> bool:
             start_new_session=True,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
+    deadline = time.monotonic() + _SUPERVISOR_START_SECONDS
+    while running_supervisor(settings.directory) != supervisor.pid and time.monotonic() < deadline:
+        if supervisor.poll() is not None:
+            lines = last_lines(layout.supervisor_log, 1)
+            raise ServiceError(
+                lines[-1].removeprefix("error: ") if lines else "the supervisor did not start",
+                where="slipway up",
+                remedy=f"See {layout.supervisor_log}",
+            )
+        time.sleep(_POLL_SECONDS)
     return True
 
 
@@ -119,13 +131,6 @@ def wait_until_ready(project: Path, *, seconds: float, progress: Callable[[str],
             # A refused artifact does not become better by waiting.
             if any(arm.state == "failed" for arm in observed.arms.values()):
                 break
-        elif supervisor is None and time.monotonic() - began > 2.0 and not is_running(project):
-            lines = last_lines(PlaneLayout(project).supervisor_log, 1)
-            raise ServiceError(
-                lines[-1].removeprefix("error: ") if lines else "the supervisor did not start",
-                where="slipway up",
-                remedy=f"See {PlaneLayout(project).supervisor_log}",
-            )
         progress(", ".join(waiting))
         time.sleep(_POLL_SECONDS)
     raise ServiceError(

@@ -113,7 +113,7 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
         "rule": "PathPrefix(`/v1/models/`) || PathPrefix(`/v2/models/`)",
         "entryPoints": ["public"],
         "service": PREDICTION_SERVICE,
-        "middlewares": ["retry"],
+        "middlewares": ["limit", "retry"],
     }
     if any(arm.grpc_urls for arm in arms):
         services[GRPC_SERVICE] = _weighted({f"{arm.name}-grpc": arm.weight for arm in arms if arm.grpc_urls})
@@ -129,7 +129,7 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
             "rule": "Path(`/v1/feedback`)",
             "entryPoints": ["public"],
             "service": FEEDBACK_SERVICE,
-            "middlewares": ["retry"],
+            "middlewares": ["limit", "retry"],
         }
     retry = {
         "attempts": _RETRY_ATTEMPTS,
@@ -138,8 +138,9 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
         # A predictor's own answers have other codes; predictions change nothing, and feedback counts once.
         "status": ["502-504"],
         "retryNonIdempotentMethod": True,
-        "maxRequestBodyBytes": maximum_body,
     }
+    # The limit of `retry` itself only ends the retries of larger requests.
+    limit = {"maxRequestBodyBytes": maximum_body, "memRequestBodyBytes": maximum_body}
     transport = {
         "maxIdleConnsPerHost": 256,
         "forwardingTimeouts": {
@@ -151,7 +152,7 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
     return {
         "http": {
             "routers": routers,
-            "middlewares": {"retry": {"retry": retry}},
+            "middlewares": {"retry": {"retry": retry}, "limit": {"buffering": limit}},
             "services": services,
             "serversTransports": {"predictors": transport},
         }

@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from slipway.contracts.metrics import IN_FLIGHT
 
@@ -16,7 +16,7 @@ def get(url: str, *, timeout: float = 2.0) -> tuple[int, bytes] | None:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
     try:
-        connection.request("GET", parts.path or "/")
+        connection.request("GET", urlunsplit(("", "", parts.path or "/", parts.query, "")))
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException):

@@ -51,6 +51,8 @@ def redis_spec(settings: PlaneSettings, port: int) -> ProcessSpec:
         find_program("redis-server"),
         *("--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"),
         *("--maxmemory-policy", "noeviction", "--dir", str(layout.redis), "--daemonize", "no"),
+        # A new title is written over the environment, and with it over the mark of the plane.
+        *("--set-proc-title", "no"),
     )
     return ProcessSpec(REDIS, command, layout.root, lambda: redis_answers(port), ports={"redis": port})
 

@@ -105,6 +105,8 @@ class Services:
             self._ports.claim(name, in_use=running) for name in ("gateway", "gateway-internal", "gateway-grpc")
         )
         path = folder / "traefik.yaml"
+        # Traefik serves without any routes, for ever, when the folder that it should watch is not there at its start.
+        (folder / "routes").mkdir(parents=True, exist_ok=True)
         configuration = static_configuration(
             public=public, internal=internal, grpc=grpc, routes=folder / "routes" / "routes.yaml"
         )

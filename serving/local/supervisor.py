@@ -113,6 +113,7 @@ class Supervisor:
         self._features = FeatureLoads(self._layout, self._settings.project, self._say)
         self._read_desired()
         self._take_over()
+        self._write_routes(self._routes())
         self._write_targets()
         for name in ORDER:
             process = self._services.processes.get(name)

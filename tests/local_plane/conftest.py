@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from slipway.serving.local import control
 from slipway.serving.local.desired import Arm, Desired, write_desired
 from slipway.serving.local.observed import Observed, read_observed
+from slipway.serving.local.probes import get_json
 from slipway.serving.local.records import marked_processes
 from slipway.serving.local.settings import PlaneSettings
 
@@ -81,6 +83,21 @@ class Load:
         connection.close()
 
 
+def ask(port: int, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
+    """Returns status and content (parsed where it is JSON) of a POST."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("POST", path, body=body, headers=headers)
+        response = connection.getresponse()
+        content = response.read()
+    finally:
+        connection.close()
+    try:
+        return response.status, json.loads(content)
+    except ValueError:
+        return response.status, content
+
+
 @dataclass
 class Plane:
     """One project's plane under test."""
@@ -119,6 +136,29 @@ class Plane:
     def applied(self, weights: dict[str, int]) -> bool:
         observed = self.observed
         return {name: arm.weight_applied for name, arm in observed.arms.items() if arm.weight_applied} == weights
+
+    def eventually(self, condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+        return eventually(condition, seconds)
+
+    def load(self, total: int, **changes: Any) -> Load:
+        return Load(self.gateway_port, total, **changes)
+
+    def ask(self, path: str = "/v1/models/films:predict", body: bytes = b"{}", **headers: str) -> tuple[int, Any]:
+        return ask(self.gateway_port, path, body, headers)
+
+    def ask_arm(self, arm: str) -> tuple[int, Any]:
+        port = int(self.observed.endpoints["direct"].rsplit(":", 1)[1])
+        return ask(port, "/v1/models/films:predict", b"{}", {"x-slipway-arm": arm})
+
+    def scraped(self, query: str) -> list[dict[str, Any]]:
+        url = f"{self.observed.endpoints['prometheus']}/api/v1/query?query={quote(query)}"
+        answer = get_json(url)
+        return [] if answer is None else answer["data"]["result"]
+
+    def pids(self) -> dict[str, int | None]:
+        observed = self.observed
+        pids = {name: service.pid for name, service in observed.services.items()}
+        return pids | {one.name: one.pid for arm in observed.arms.values() for one in arm.replicas}
 
     @property
     def gateway_port(self) -> int:
