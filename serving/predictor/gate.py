@@ -68,6 +68,7 @@ class Gate:
         self._other_model = re.compile(r"/v1/models/[^/]*:predict|/v2/models/[^/]+(/versions/[^/]+)?/infer")
         self.draining = False
         self.in_flight = 0
+        self.last_request = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request, or hands on what is no HTTP request."""
@@ -89,6 +90,7 @@ class Gate:
 
     async def _answer_counted(self, scope: Scope, receive: Receive, send: Send, protocol: str | None) -> None:
         started = time.perf_counter()
+        self.last_request = time.monotonic()
         self.in_flight += 1
         self._metrics.in_flight.set(self.in_flight)
         status = 500

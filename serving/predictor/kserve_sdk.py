@@ -85,7 +85,7 @@ def _slim_import() -> Iterator[None]:
 
 
 with _slim_import():
-    from kserve.errors import InferenceError, InvalidInput, ModelNotFound, ModelNotReady
+    from kserve.errors import InferenceError, InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
     from kserve.logging import logger
     from kserve.model import Model
     from kserve.model_server import ModelServer
@@ -112,6 +112,7 @@ __all__ = [
     "ModelNotReady",
     "ModelServer",
     "RESTServer",
+    "ServerNotReady",
     "grpc_predict_v2_pb2",
     "grpc_predict_v2_pb2_grpc",
     "kserve_app",

@@ -114,6 +114,8 @@ class BundleModel(Model):  # type: ignore[misc]
         warm = users.ids([0]) if len(users) else ["nobody"]
         for count in (1, 32):
             self._rank([Query(user, _DEFAULT_K) for user in warm * count], _EMPTY)
+        if self._store is not None:
+            self._store.read_many(self._views, warm)  # opens the connection
         self.ready = True
         return True
 

@@ -90,6 +90,8 @@ def parse_v2(request: InferRequest, limits: Limits, default_k: int) -> tuple[Que
         InvalidInput: With the first thing that is wrong, and where.
     """
     parameters = dict(to_http_parameters(request.parameters)) if request.parameters else {}
+    if request.parameters and len(parameters) < len(request.parameters):
+        raise InvalidInput("a parameter has a name and no value")
     parameters.pop("binary_data_output", None)
     unknown = parameters.keys() - {"k", "exclude_seen"}
     if unknown:

@@ -28,18 +28,20 @@ from slipway.serving.predictor.events import EventSender
 from slipway.serving.predictor.gate import Gate
 from slipway.serving.predictor.grpc_server import StrictGRPCServer
 from slipway.serving.predictor.kserve_sdk import (
-    InferenceError,
     InvalidInput,
     ModelNotFound,
     ModelNotReady,
     ModelServer,
     RESTServer,
+    ServerNotReady,
     kserve_app,
     logger,
 )
 from slipway.serving.predictor.metrics import PredictorMetrics
 from slipway.serving.predictor.model import BundleModel
 from slipway.serving.predictor.settings import Settings
+
+_QUIET_SECONDS = 0.1
 
 
 class StrictRESTServer(RESTServer):  # type: ignore[misc]
@@ -76,9 +78,9 @@ class StrictRESTServer(RESTServer):  # type: ignore[misc]
         """Adds none: counting and limits are the gate's."""
 
     def _add_exception_handlers(self, app: FastAPI) -> None:
-        for kind, status in ((InvalidInput, 400), (ModelNotFound, 404), (ModelNotReady, 503)):
+        for kind, status in ((InvalidInput, 400), (ModelNotFound, 404), (ModelNotReady, 503), (ServerNotReady, 503)):
             app.add_exception_handler(kind, _plain_error(status))
-        app.add_exception_handler(InferenceError, _failure)
+        app.add_exception_handler(Exception, _failure)
         app.add_exception_handler(RequestValidationError, _invalid_request)
         app.add_exception_handler(HTTPException, _http_error)
 
@@ -91,7 +93,7 @@ def _plain_error(status: int) -> Any:
 
 
 async def _failure(_request: Request, error: Exception) -> JSONResponse:
-    logger.error("Inference failed: %s", error)
+    del error  # the gate logs it
     return JSONResponse({"error": "the server failed to answer; its log says why"}, status_code=500)
 
 
@@ -151,14 +153,21 @@ class PredictorServer(ModelServer):  # type: ignore[misc]
         await rest
 
     async def _drain(self) -> None:
-        """Not ready first, so that the gateway sends nothing new; answers close their connections; then stops."""
+        """Not ready first, so that the gateway sends nothing new; answers close their connections; then stops.
+
+        Listening ends when the last request is _QUIET_SECONDS old, at the latest after five times the drain time:
+        closing a port cuts off who has connected to it and was not yet accepted.
+        """
         settings = self._settings
         self.dataplane.draining = self._gate.draining = True
         await asyncio.sleep(settings.drain_seconds)
-        deadline = time.monotonic() + settings.grace_seconds
+        latest = time.monotonic() + 4 * settings.drain_seconds
+        while time.monotonic() < min(latest, self._gate.last_request + _QUIET_SECONDS):
+            await asyncio.sleep(0.01)
         if self._grpc is not None:
             await self._grpc.stop()
         self._rest.stop()
+        deadline = time.monotonic() + settings.grace_seconds
         while self._gate.in_flight and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
