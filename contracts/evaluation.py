@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -146,3 +146,15 @@ def gate_problems(evaluation: EvaluationSpec, gates: Sequence[GateSpec]) -> list
                 (index, f"slice {gate.slice} is not measured: add {gate.slice.partition('=')[0]} to evaluation.slices")
             )
     return problems
+
+
+def protocol_line(protocol: Mapping[str, Any]) -> str:
+    """Returns the protocol in one line, to stand beside a number."""
+    if protocol["ranking"] == "full-rank":
+        ranking = f"full-rank over {protocol['items_ranked']:,} items"
+    else:
+        ranking = f"candidates from {protocol['candidates']}, {protocol['items_ranked']:.1f} a user"
+    return (
+        f"{ranking}; seen items {protocol['seen_items']}; held out: {protocol['held_out']}; "
+        f"relevant: {protocol['relevant']}; {protocol['users']:,} users"
+    )

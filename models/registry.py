@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ CHALLENGER = "challenger"
 STATE_FOLDER = ".slipway"
 
 _SQLITE = "sqlite:///"
-_BACKOFF_SECONDS = (0.5, 2.0, 5.0)
+BACKOFF_SECONDS = (0.5, 2.0, 5.0)
 _LOCK_PATIENCE_SECONDS = 60.0
 
 Answer = TypeVar("Answer")
@@ -55,15 +56,15 @@ class Registry:
     Args:
         tracking_uri: MLflow's tracking and registry address; `sqlite:///PATH` or `http(s)://...`.
         artifact_root: Folder of MLflow's own artifacts; only used when the database is made.
-        backoff: Pauses in seconds between attempts while MLflow does not answer.
+        backoff: Pauses in seconds between attempts while MLflow does not answer; by default BACKOFF_SECONDS.
     """
 
     def __init__(
-        self, tracking_uri: str, artifact_root: Path | None = None, *, backoff: tuple[float, ...] = _BACKOFF_SECONDS
+        self, tracking_uri: str, artifact_root: Path | None = None, *, backoff: tuple[float, ...] | None = None
     ) -> None:
         self.tracking_uri = tracking_uri
         self.artifact_root = artifact_root
-        self._backoff = backoff
+        self._backoff = BACKOFF_SECONDS if backoff is None else backoff
         self._client: Any = None
 
     def register(
@@ -99,7 +100,9 @@ class Registry:
             if known:
                 number = known[-1].version
                 if known[-1].bundle_dir != directory:
-                    self._ask(lambda client: client.set_model_version_tag(name, number, BUNDLE_TAG, str(directory)))
+                    # The project was moved or copied: tags that hold places must follow.
+                    for key, value in all_tags.items():
+                        self._ask(partial(_set_tag, name, number, key, value))
             else:
                 number = str(
                     self._ask(
@@ -310,13 +313,17 @@ def _ensure_model(client: Any, name: str) -> None:
             raise
 
 
+def _set_tag(name: str, number: str, key: str, value: str, client: Any) -> None:
+    client.set_model_version_tag(name, number, key, value)
+
+
 def _aliases(client: Any, name: str) -> dict[str, Any]:
     from mlflow.exceptions import MlflowException
 
     try:
         return dict(client.get_registered_model(name).aliases)
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return {}
         raise
 
@@ -324,7 +331,9 @@ def _aliases(client: Any, name: str) -> dict[str, Any]:
 def _is_outage(error: Exception) -> bool:
     code = getattr(error, "error_code", None)
     text = f"{type(error).__name__}: {error}"
-    if code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") or isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)):
+    if code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") or isinstance(
+        error, (ConnectionError, TimeoutError, socket.gaierror)
+    ):
         return True
     return "Max retries exceeded" in text or "OperationalError" in text or "API request to" in text
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slipway.components.evaluate.summary import protocol_line
-from slipway.contracts.evaluation import GateResult
+from slipway.contracts.evaluation import GateResult, protocol_line
 
 
 def markdown(summary: Mapping[str, Any], gates: Sequence[GateResult], warnings: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from slipway.components.evaluate.judge import Judged, columns_for
 from slipway.components.evaluate.slices import Slices
 from slipway.components.evaluate.task import Task
-from slipway.contracts.evaluation import EvaluationSpec, MetricName
+from slipway.contracts.evaluation import EvaluationSpec, MetricName, protocol_line
 from slipway.contracts.split import SplitSpec
 from slipway.models import metrics
 from slipway.models.bootstrap import Interval, PairedBootstrap
@@ -43,18 +43,6 @@ def protocol_of(task: Task, spec: EvaluationSpec, split: SplitSpec) -> dict[str,
         "interval": f"{spec.confidence:.0%}, percentile bootstrap over users, {spec.bootstrap_samples} resamples, "
         f"seed {spec.seed}",
     }
-
-
-def protocol_line(protocol: Mapping[str, Any]) -> str:
-    """Returns the protocol in one line, to stand beside a number."""
-    if protocol["ranking"] == "full-rank":
-        ranking = f"full-rank over {protocol['items_ranked']:,} items"
-    else:
-        ranking = f"candidates from {protocol['candidates']}, {protocol['items_ranked']:.1f} a user"
-    return (
-        f"{ranking}; seen items {protocol['seen_items']}; held out: {protocol['held_out']}; "
-        f"relevant: {protocol['relevant']}; {protocol['users']:,} users"
-    )
 
 
 def summarise(
