@@ -158,11 +158,15 @@ def _inspect(
 def _failed(request: ValidateRequest, report: Report) -> ValidationFailedError:
     write_json(_beside(request.output, "json"), report.model_dump(mode="json"))
     write_atomically(_beside(request.output, "md"), report.markdown())
+    return failed_checks(report, f"The whole report is in {_beside(request.output, 'md')}")
+
+
+def failed_checks(report: Report, more: str) -> ValidationFailedError:
+    """Returns the error for a report with failures; `more` is said after them."""
     table = "\n".join(f"  {row.summary()}" for row in report.failures)
     number = len(report.failures)
     return ValidationFailedError(
-        f"{number} check{'s' if number != 1 else ''} failed, nothing was written:\n{table}\n"
-        f"The whole report is in {_beside(request.output, 'md')}",
+        f"{number} check{'s' if number != 1 else ''} failed, nothing was written:\n{table}\n{more}",
         failures=[row.model_dump() for row in report.failures],
         where="data",
         remedy=report.failures[0].remedy,

@@ -11,11 +11,11 @@ from slipway.datasets.platform.activity import DAY, World
 from slipway.datasets.platform.scores import LabelCounts
 from slipway.datasets.platform.spec import (
     COUNTRIES,
-    BoolArray,
-    DoubleArray,
     PERIOD_DAYS,
     PRICES,
     SUBSCRIPTIONS,
+    BoolArray,
+    DoubleArray,
     FloatArray,
     IntArray,
     sigmoid,
@@ -52,11 +52,13 @@ def _write_changes(
     world: World, day: int, folder: Path, counts: dict[str, LabelCounts], random: np.random.Generator
 ) -> dict[str, int]:
     user, period = _billed_today(world, day), day // PERIOD_DAYS
+    time = random.integers(0, DAY, len(user))
+    order = np.lexsort((user, time))
+    user, time = user[order], time[order] + _midnight(world, day)
     subscriptions = world.population.subscriptions
     before, after = subscriptions.before[user, period], subscriptions.after[user, period]
     probability = subscriptions.probability[user, period]
     discount = subscriptions.discount[user, period]
-    time = np.sort(random.integers(0, DAY, len(user))) + _midnight(world, day)
     price = np.array(PRICES, np.float32)
     rows = {}
     for table, label, chosen, happened in (
