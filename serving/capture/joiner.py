@@ -176,10 +176,10 @@ class Joiner:
             return "duplicate"
         keys.add(key)
         request.keys = keys
-        late = arrived > request.issued + self._wait
+        late = request.prediction is None or arrived > request.issued + self._wait  # None: counted already
         outcome = "late" if late else "accepted"
         event = _feedback_event(request, data, arrived, outcome)
-        if late or request.prediction is None:
+        if late:
             self._on_late(event)
         else:
             request.feedback.append(event)

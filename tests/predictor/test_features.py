@@ -94,9 +94,9 @@ def test_features_are_read_and_their_absence_is_said_counted_and_quick(
             assert answer["predictions"][0]["fallback"] == "features_unreachable"
         assert float(np.percentile(seconds, 95)) < 0.05
         metrics = running.metrics()
-    rows = f'slipway_feature_rows_total{{{ARM},status="%s",view="user_activity"}}'
+    rows = 'slipway_feature_rows_total{model="films",status="%s",version="2",view="user_activity"}'
     assert metrics[rows % "missing"] >= 2
     assert metrics[rows % "unreachable"] == 100
-    assert metrics[f'slipway_fallbacks_total{{{ARM},reason="features_unreachable"}}'] == 100
-    assert metrics[f'slipway_fallbacks_total{{{ARM},reason="unknown_user"}}'] == 1
+    assert metrics['slipway_fallbacks_total{model="films",reason="features_unreachable",version="2"}'] == 100
+    assert metrics['slipway_fallbacks_total{model="films",reason="unknown_user",version="2"}'] == 1
     assert metrics[f"slipway_feature_read_seconds_count{{{ARM}}}"] >= 102

@@ -144,7 +144,7 @@ def test_every_request_is_counted_once_with_the_code_its_client_saw(predictor: A
     assert grown(f"slipway_request_duration_seconds_count{{{ARM}}}") == 3
     assert grown(f"slipway_predictions_total{{{ARM}}}") == 2
     assert grown(f"slipway_scores_count{{{ARM}}}") == 2
-    assert grown(f'slipway_fallbacks_total{{{ARM},reason="unknown_user"}}') == 1
+    assert grown('slipway_fallbacks_total{model="films",reason="unknown_user",version="2"}') == 1
 
 
 @pytest.mark.integration
@@ -157,7 +157,7 @@ def test_series_exist_before_anything_happened_and_warm_up_is_not_counted(start:
     for code in ("400", "404", "413", "500", "503"):
         assert metrics[f'slipway_requests_total{{code="{code}",{ARM}}}'] == 0
     for reason in ("unknown_user", "features_missing", "features_unreachable"):
-        assert metrics[f'slipway_fallbacks_total{{{ARM},reason="{reason}"}}'] == 0
+        assert metrics[f'slipway_fallbacks_total{{model="films",reason="{reason}",version="2"}}'] == 0
     families = {name.partition("{")[0] for name in metrics}
     without_views = {"slipway_feature_age_seconds", "slipway_feature_rows_total"}
     for definition in PREDICTOR_METRICS:
