@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from slipway.components.id_tables import IdTable
 from slipway.contracts.artifacts import read_manifest
 from slipway.contracts.errors import ArtifactError, DataError, UsageError
 from slipway.contracts.evaluation import EvaluationSpec
@@ -143,22 +144,8 @@ def _candidates(
 ) -> SeenItems | None:
     if spec.candidates == "all":
         return None
-    from slipway.datasets.sources import connect, open_source
-
-    table = open_source(spec.candidates, base)
-    absent = {"user", "item"} - set(table.columns)
-    if absent:
-        raise DataError(
-            f"the candidates have no column {', '.join(sorted(absent))}",
-            where=spec.candidates,
-            remedy="Candidates are pairs of columns user and item.",
-        )
-    with connect() as connection:
-        table.view(connection, "candidates")
-        pairs = connection.sql(
-            'SELECT CAST("user" AS VARCHAR) AS "user", CAST(item AS VARCHAR) AS item FROM candidates '
-            'WHERE "user" IS NOT NULL AND item IS NOT NULL'
-        ).to_arrow_table()
+    names = {"user": ("user",), "item": ("item",)}
+    pairs = IdTable(spec.candidates, base, names).read()
     index = IdIndex.from_strings(users)
     user_rows, item_rows = rows_of(index, pairs.column("user")), rows_of(items, pairs.column("item"))
     mine = (user_rows >= 0) & (item_rows >= 0)
