@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from slipway.contracts.errors import EnvironmentProblemError
 from slipway.contracts.metrics import MetricDefinition
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def counter(definition: MetricDefinition, registry: CollectorRegistry) -> Counter:

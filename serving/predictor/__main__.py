@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 
 # One thread a product: requests, not matrix products, are what runs in parallel here. Read once, when numpy loads.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -18,6 +19,7 @@ def main() -> int:
 
     settings = parse_arguments()
     _keep_freed_memory()
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # KServe's, not ours to mend
     try:
         from slipway.serving.predictor.server import run
 

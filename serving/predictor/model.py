@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from slipway.contracts.errors import BundleError
 from slipway.contracts.events import RequestSigner
 from slipway.models.families import load_model
 from slipway.models.ranking import recommend
+from slipway.serving.predictor.batching import MicroBatcher
 from slipway.serving.predictor.events import AnsweredRequest, EventSender
 from slipway.serving.predictor.kserve_sdk import InferOutput, InferResponse, Model
 from slipway.serving.predictor.metrics import FEATURE_STATUSES, PredictorMetrics
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 _UNREACHABLE = FEATURE_STATUSES.index("unreachable")
 _DEFAULT_K = 10
-_INLINE = 4
-"""Requests of up to so many users are ranked in the event loop: handing them to a thread takes longer."""
 _EMPTY: Mapping[str, Any] = {}
 
 
@@ -88,7 +85,7 @@ class BundleModel(Model):  # type: ignore[misc]
         self._recommender: Recommender
         self._views: tuple[ViewSchema, ...] = ()
         self._store: OnlineStore | None = None
-        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="score")
+        self._batches: MicroBatcher[Query, Prediction] = MicroBatcher(self._answer, workers=settings.threads)
 
     def load(self) -> bool:
         """Loads the bundle after checking it, and scores once so that the first request finds everything warm.
@@ -122,17 +119,13 @@ class BundleModel(Model):  # type: ignore[misc]
     def stop(self) -> None:
         """Lets the scoring threads end."""
         super().stop()
-        self._threads.shutdown(wait=False)
+        self._batches.close()
 
     async def predict(self, payload: PredictionRequest, headers: dict[str, str] | None = None) -> Answer:
         """Answers a checked request."""
         del headers
         started = time.perf_counter()
-        if len(payload.queries) <= _INLINE:
-            predictions = self._answer(payload.queries)
-        else:
-            loop = asyncio.get_running_loop()
-            predictions = await loop.run_in_executor(self._threads, self._answer, payload.queries)
+        predictions = await self._batches.submit(payload.queries)
         issued = time.time()
         answer = Answer(payload, self._signer.issue(self.name, self.version, issued), predictions)
         self._count(predictions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import signal
@@ -197,6 +198,8 @@ def run(settings: Settings) -> None:
     model = model_class(settings, metrics=metrics, signer=signer, sender=sender)
     model.load()
     serve_metrics(metrics.registry, host=settings.host, port=settings.metrics_port)
+    gc.collect()
+    gc.freeze()  # what is loaded stays; later collections need not walk through it
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logger.info("%s version %s answers on %s:%s", settings.model, settings.version, settings.host, settings.http_port)
     try:

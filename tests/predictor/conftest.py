@@ -116,7 +116,8 @@ def running_predictor(bundle: Path, workspace: Path, *arguments: str, cwd: Path 
     command = [
         *(sys.executable, "-m", "slipway.serving.predictor", "--bundle", str(bundle), "--model", "films"),
         *("--version", "2", "--http-port", str(ports[0]), "--grpc-port", str(ports[1])),
-        *("--metrics-port", str(ports[2]), "--key-file", str(workspace / "key"), *arguments),
+        *("--metrics-port", str(ports[2]), "--key-file", str(workspace / "key"), "--drain-seconds", "0.05"),
+        *arguments,
     ]
     started = time.monotonic()
     with log.open("w") as output:

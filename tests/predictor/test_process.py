@@ -119,15 +119,6 @@ def test_a_projects_own_predictor_wraps_answers_and_its_faults_are_500s(
     assert not modules & {"torch", "feast", "mlflow", "pandas", "kubernetes", "pyarrow", "scipy"}
 
 
-def start_and_fail(bundle: Path, tmp_path: Path, *arguments: str) -> tuple[int, str]:
-    command = [
-        *(sys.executable, "-m", "slipway.serving.predictor", "--bundle", str(bundle), "--model", "films"),
-        *("--version", "2", "--key-file", str(tmp_path / "key"), "--grpc-port", "0", "--metrics-port", "0", *arguments),
-    ]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    return finished.returncode, finished.stderr
-
-
 def test_what_must_not_be_served_is_refused_with_a_remedy(bundle: Path, tmp_path: Path, port: Any) -> None:
     altered = tmp_path / "altered"
     shutil.copytree(bundle, altered)
@@ -142,8 +133,23 @@ def test_what_must_not_be_served_is_refused_with_a_remedy(bundle: Path, tmp_path
             (bundle, ("--http-port", str(taken.getsockname()[1])), 1, "cannot be opened"),
             (bundle, ("--http-port", str(port()), "--predictor", "nowhere:Class"), 2, "no such predictor"),
         ]
-        for directory, arguments, code, message in attempts:
-            status, text = start_and_fail(directory, tmp_path, *arguments)
-            assert status == code, text
+        key = str(tmp_path / "key")
+        processes = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "slipway.serving.predictor", "--bundle", str(directory)),
+                    *("--model", "films", "--version", "2", "--key-file", key, "--grpc-port", "0"),
+                    *("--metrics-port", str(port()), *arguments),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=tmp_path,
+            )
+            for directory, arguments, _, _ in attempts
+        ]
+        for process, (_, _, code, message) in zip(processes, attempts, strict=True):
+            text, _ = process.communicate(timeout=60)
+            assert process.returncode == code, text
             assert message in text
             assert "Traceback" not in text
