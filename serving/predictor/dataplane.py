@@ -11,7 +11,6 @@ from slipway.serving.predictor.kserve_sdk import DataPlane, InferRequest, Invali
 from slipway.serving.predictor.queries import PredictionRequest, parse_v1, parse_v2
 from slipway.serving.predictor.settings import Limits
 
-DEFAULT_K = 10
 _MISTAKES = (
     ArithmeticError,
     AttributeError,
@@ -59,7 +58,7 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]
         """
         if protocol_version.lower() == "v2":
             return self._checked_v2(self.decode_inference_request(body, headers, model_name or "")), {}
-        queries = parse_v1(decode_json(body), self._limits, DEFAULT_K)
+        queries = parse_v1(decode_json(body), self._limits)
         return PredictionRequest("v1", queries, caller_id=_caller_id(headers.get("x-request-id"))), {}
 
     def decode_inference_request(self, body: Any, headers: Any, model_name: str) -> InferRequest:
@@ -88,7 +87,7 @@ class StrictDataPlane(DataPlane):  # type: ignore[misc]
 
     def _checked_v2(self, request: InferRequest) -> PredictionRequest:
         return PredictionRequest(
-            "v2", parse_v2(request, self._limits, DEFAULT_K), source=request, caller_id=_caller_id(request.id)
+            "v2", parse_v2(request, self._limits), source=request, caller_id=_caller_id(request.id)
         )
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from slipway.models.interface import Recommender
 
 _UNREACHABLE = FEATURE_STATUSES.index("unreachable")
-_DEFAULT_K = 10
 _EMPTY: Mapping[str, Any] = {}
 
 
@@ -110,7 +109,7 @@ class BundleModel(Model):  # type: ignore[misc]
         users = self._recommender.users
         warm = users.ids([0]) if len(users) else ["nobody"]
         for count in (1, 32):
-            self._rank([Query(user, _DEFAULT_K) for user in warm * count], _EMPTY)
+            self._rank([Query(user, self.settings.limits.default_k) for user in warm * count], _EMPTY)
         if self._store is not None:
             self._store.read_many(self._views, warm)  # opens the connection
         self.ready = True

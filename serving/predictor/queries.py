@@ -40,7 +40,7 @@ class PredictionRequest:
     caller_id: str | None = None
 
 
-def parse_v1(body: Any, limits: Limits, default_k: int) -> tuple[Query, ...]:
+def parse_v1(body: Any, limits: Limits) -> tuple[Query, ...]:
     """Returns the queries of a decoded V1 body.
 
     Raises:
@@ -56,10 +56,10 @@ def parse_v1(body: Any, limits: Limits, default_k: int) -> tuple[Query, ...]:
     if not isinstance(instances, list):
         raise InvalidInput(f"'instances' must be a list, not {_kind(instances)}")
     _check_count(len(instances), limits)
-    return tuple(_parse_instance(instance, index, limits, default_k) for index, instance in enumerate(instances))
+    return tuple(_parse_instance(instance, index, limits) for index, instance in enumerate(instances))
 
 
-def _parse_instance(instance: Any, index: int, limits: Limits, default_k: int) -> Query:
+def _parse_instance(instance: Any, index: int, limits: Limits) -> Query:
     where = f"instances[{index}]"
     if not isinstance(instance, dict):
         raise InvalidInput(f'{where} must be an object like {{"user": "42"}}, not {_kind(instance)}')
@@ -71,7 +71,7 @@ def _parse_instance(instance: Any, index: int, limits: Limits, default_k: int) -
     if "user" not in instance:
         raise InvalidInput(f"{where}.user is missing")
     user = _identifier(instance["user"], f"{where}.user", limits)
-    k = _check_k(instance["k"], f"{where}.k", limits) if "k" in instance else default_k
+    k = _check_k(instance["k"], f"{where}.k", limits) if "k" in instance else limits.default_k
     exclude_seen = _check_flag(instance.get("exclude_seen", True), f"{where}.exclude_seen")
     exclude = instance.get("exclude")
     if exclude is None:
@@ -83,7 +83,7 @@ def _parse_instance(instance: Any, index: int, limits: Limits, default_k: int) -
     return Query(user, k, exclude_seen, tuple(_identifier(item, f"{where}.exclude", limits) for item in exclude))
 
 
-def parse_v2(request: InferRequest, limits: Limits, default_k: int) -> tuple[Query, ...]:
+def parse_v2(request: InferRequest, limits: Limits) -> tuple[Query, ...]:
     """Returns the queries of a V2 request, REST or gRPC.
 
     Raises:
@@ -96,7 +96,7 @@ def parse_v2(request: InferRequest, limits: Limits, default_k: int) -> tuple[Que
     unknown = parameters.keys() - {"k", "exclude_seen"}
     if unknown:
         raise InvalidInput(f"unknown parameter {_name(min(unknown))}; known are k, exclude_seen")
-    k = _check_k(parameters["k"], "parameter k", limits) if "k" in parameters else default_k
+    k = _check_k(parameters["k"], "parameter k", limits) if "k" in parameters else limits.default_k
     exclude_seen = _check_flag(parameters.get("exclude_seen", True), "parameter exclude_seen")
     for output in request.request_outputs or ():
         if output.name not in OUTPUTS:

@@ -15,6 +15,7 @@ class Limits:
     body_bytes: int = 1 << 20
     instances: int = 1024
     k: int = 1000
+    default_k: int = 10
     excluded: int = 1000
     identifier_characters: int = 256
     body_seconds: float = 30.0
@@ -67,12 +68,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--maximum-body", type=int, default=Limits.body_bytes, help="bytes of a request body")
     parser.add_argument("--maximum-instances", type=int, default=Limits.instances, help="users in one request")
     parser.add_argument("--maximum-k", type=int, default=Limits.k, help="items for one user")
+    parser.add_argument("--k", type=int, default=Limits.default_k, help="items where a request does not say how many")
     options = vars(parser.parse_args(arguments))
     limits = Limits(
         body_bytes=options.pop("maximum_body"),
         instances=options.pop("maximum_instances"),
         k=options.pop("maximum_k"),
+        default_k=options.pop("k"),
     )
     if min(limits.body_bytes, limits.instances, limits.k, options["threads"]) < 1:
         parser.error("limits and threads are at least 1")
+    if not 1 <= limits.default_k <= limits.k:
+        parser.error("k is between 1 and maximum-k")
     return Settings(limits=limits, **options)

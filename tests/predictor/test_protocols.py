@@ -180,7 +180,7 @@ json_values = st.recursive(
 def test_any_json_is_either_queries_or_a_refusal(body: Any) -> None:
     for candidate in (body, {"instances": [body]}, {"instances": [{"user": "1", "k": body}]}):
         try:
-            queries = parse_v1(candidate, Limits(), 10)
+            queries = parse_v1(candidate, Limits())
         except InvalidInput as refusal:
             reason = str(refusal)
         else:
@@ -201,7 +201,7 @@ def test_any_tensor_is_either_queries_or_a_refusal(shape: Any, datatype: str, da
     tensor = InferInput("user", shape, datatype, data)
     tensor._raw_data = raw
     try:
-        queries = parse_v2(InferRequest("films", [tensor]), Limits(), 10)
+        queries = parse_v2(InferRequest("films", [tensor]), Limits())
     except InvalidInput as refusal:
         reason = str(refusal)
     else:
