@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from slipway.datasets.platform.scores import LabelCounts
 from slipway.datasets.platform.spec import (
@@ -113,8 +114,8 @@ def write_content(spec: PlatformSpec, catalogue: Catalogue, folder: Path) -> tup
             "genre": names(GENRES, genre),
             "tags": _tags(random, genre),
             "duration_seconds": pa.array(catalogue.seconds[chosen].astype(np.int32)),
-            "resolution": pa.compute.if_else(pa.array(kind == 0), resolution, None),
-            "audio_quality": pa.compute.if_else(pa.array(kind != 1), quality, None),
+            "resolution": pc.if_else(pa.array(kind == 0), resolution, None),
+            "audio_quality": pc.if_else(pa.array(kind != 1), quality, None),
             "language": names(LANGUAGES, catalogue.language[chosen]),
             "creator_id": creators.take(pa.array(catalogue.creator[chosen])),
             "uploaded_on": dates(catalogue.upload_day[chosen] + first_day),
@@ -154,8 +155,8 @@ def _texts(random: np.random.Generator, genre: IntArray) -> tuple[pa.Array, pa.A
         random.integers(0, len(VOCABULARY), shape),
     )
     columns = [names(VOCABULARY, words[:, column]) for column in range(TEXT_WORDS)]
-    text = pa.compute.binary_join_element_wise(*columns, " ")
-    title = pa.compute.utf8_capitalize(pa.compute.binary_join_element_wise(*columns[:3], " "))
+    text = pc.binary_join_element_wise(*columns, " ")
+    title = pc.utf8_capitalize(pc.binary_join_element_wise(*columns[:3], " "))
     return text, title, words
 
 

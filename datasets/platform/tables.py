@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -31,7 +32,7 @@ def identifiers(prefix: str, count: int) -> pa.Array:
     """Returns the ids of `count` entities: equal length, so that their order is that of their rows."""
     width = max(len(str(count - 1)), 6)
     numbers = pa.array(np.arange(count)).cast(pa.string())
-    return pa.compute.binary_join_element_wise(prefix, pa.compute.utf8_lpad(numbers, width, "0"), "")
+    return pc.binary_join_element_wise(prefix, pc.utf8_lpad(numbers, width, "0"), "")
 
 
 def names(choices: Sequence[str], index: NDArray[np.integer]) -> pa.Array:
