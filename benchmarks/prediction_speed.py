@@ -37,6 +37,7 @@ import numpy as np
 USERS, ITEMS, FACTORS, K = 5_000, 10_000, 64, 10
 LIMIT_MS = 50.0
 CONNECTIONS = 8
+OUR_PATH, STOCK_PATH = "/v1/models/speed:predict", "/v1/models/stock:predict"
 
 
 @dataclass(frozen=True)
@@ -266,21 +267,18 @@ class Process:
         return float(psutil.Process(self._process.pid).memory_info().rss) / 2**20
 
 
-def measure(name: str, port: int, path: str, seconds: float) -> dict[str, Any]:
-    """Measures one server with 1 and with 32 users a request."""
-    results: dict[str, Any] = {}
-    for users in (1, 32):
-        bodies = request_bodies(path, users)
-        alone = load(port, bodies, None, seconds / 2, 1)
-        best, tried = highest_rate(port, bodies, seconds)
-        results[str(users)] = {"alone": asdict(alone), "held": asdict(best), "tried": [asdict(one) for one in tried]}
-        print(
-            f"{name:<8} {users:>5}   {alone.p50:>7.2f} {alone.p95:>7.2f}   {best.answered:>8.0f} "
-            f"{best.answered * users:>9.0f} {best.p50:>7.2f} {best.p95:>7.2f} {best.p99:>7.2f}"
-            f"{'' if best.held else '   (not held)'}",
-            flush=True,
-        )
-    return results
+def measure(name: str, port: int, path: str, users: int, seconds: float) -> dict[str, Any]:
+    """Measures one server with so many users a request, and prints its row."""
+    bodies = request_bodies(path, users)
+    alone = load(port, bodies, None, seconds / 2, 1)
+    best, tried = highest_rate(port, bodies, seconds)
+    print(
+        f"{name:<8} {users:>5}   {alone.p50:>7.2f} {alone.p95:>7.2f}   {best.answered:>8.0f} "
+        f"{best.answered * users:>9.0f} {best.p50:>7.2f} {best.p95:>7.2f} {best.p99:>7.2f}"
+        f"{'' if best.held else '   (not held)'}",
+        flush=True,
+    )
+    return {"alone": asdict(alone), "held": asdict(best), "tried": [asdict(one) for one in tried]}
 
 
 def main() -> int:
@@ -314,18 +312,24 @@ def main() -> int:
         stock_command += ["--grpc_port", str(ports[5])]
         print("                   one connection      highest rate held (P95 under 50 ms)")
         print("server   users   p50 ms  p95 ms   requests users/s      p50     p95     p99")
+        ours: dict[str, Any] = {}
+        stock: dict[str, Any] = {}
         with Process(redis_command, ports[0], folder / "redis.log"):
             write_features(f"redis://127.0.0.1:{ports[0]}/0", view)
-            with Process(ours_command, ports[1], folder / "ours.log") as server:
-                ours = measure("slipway", ports[1], "/v1/models/speed:predict", options.seconds)
-                ours |= {"start_seconds": server.seconds_to_answer, "memory_mib": server.memory_mib()}
-        with Process(stock_command, ports[4], folder / "stock.log") as server:
-            stock = measure("stock", ports[4], "/v1/models/stock:predict", options.seconds)
-            stock |= {"start_seconds": server.seconds_to_answer, "memory_mib": server.memory_mib()}
+            # One after the other: an idle server costs nothing, and close in time is close in the machine's mood.
+            with (
+                Process(ours_command, ports[1], folder / "ours.log") as our_server,
+                Process(stock_command, ports[4], folder / "stock.log") as stock_server,
+            ):
+                for users in (1, 32):
+                    ours[str(users)] = measure("slipway", ports[1], OUR_PATH, users, options.seconds)
+                    stock[str(users)] = measure("stock", ports[4], STOCK_PATH, users, options.seconds)
+                for readings, server in ((ours, our_server), (stock, stock_server)):
+                    readings |= {"start_seconds": server.seconds_to_answer, "memory_mib": server.memory_mib()}
     print()
-    for users in ("1", "32"):
-        ratio = ours[users]["held"]["answered"] / stock[users]["held"]["answered"]
-        print(f"{users:>2} users a request: {ratio:.2f} times the rate of the stock server")
+    for count in ("1", "32"):
+        ratio = ours[count]["held"]["answered"] / stock[count]["held"]["answered"]
+        print(f"{count:>2} users a request: {ratio:.2f} times the rate of the stock server")
     print(
         f"first answer after {ours['start_seconds']:.1f} s (stock {stock['start_seconds']:.1f} s), "
         f"memory {ours['memory_mib']:.0f} MiB (stock {stock['memory_mib']:.0f} MiB)"
