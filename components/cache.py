@@ -49,6 +49,13 @@ class StepCache:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def peek(self, step: str, key: str) -> CacheEntry | None:
+        """Returns the entry of a key, its outputs unread; None if there is none."""
+        try:
+            return CacheEntry.model_validate_json((self.root / step / key / ENTRY).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
     def take(self, step: str, key: str, outputs: Mapping[str, Path]) -> CacheEntry | None:
         """Puts the outputs of an earlier run in place and returns its entry; None if there is none that is whole.
 
@@ -58,16 +65,16 @@ class StepCache:
             outputs: Where each output directory goes.
         """
         folder = self.root / step / key
+        entry = self.peek(step, key)
+        if entry is None or set(entry.outputs) != set(outputs):
+            return None
         try:
-            entry = CacheEntry.model_validate_json((folder / ENTRY).read_bytes())
-            if set(entry.outputs) != set(outputs):
-                return None
             for name, fingerprint in entry.outputs.items():
                 if fingerprint_of_output(folder / name, verify=True) != fingerprint:
                     return None
             for name, target in outputs.items():
                 link_tree(folder / name, target)
-        except (OSError, ValidationError, ArtifactError, BundleError):
+        except (OSError, ArtifactError, BundleError):
             return None
         return entry
 

@@ -128,8 +128,10 @@ def run_component(
 
         def key_now() -> str | None:
             outside = "" if surroundings is None else surroundings()
-            fingerprints = {"code": code, "environment": environment, "data": data, "outside": outside or ""}
-            return None if outside is None else _key(step, config, inputs, fingerprints)
+            if outside is None:
+                return None
+            parents = {name: fingerprint_of_output(Path(path)) for name, path in inputs.items()}
+            return step_key(step, config, parents, code=code, environment=environment, data=data, surroundings=outside)
 
         key = key_now()
         cache = local.cache if local is not None else None
@@ -202,9 +204,21 @@ def build_request(
         raise UsageError(f"its settings do not fit: {problems}", where=f"step {step}") from None
 
 
-def _key(step: str, config: str, inputs: Mapping[str, str], fingerprints: Mapping[str, str]) -> str:
-    parents = {name: fingerprint_of_output(Path(path)) for name, path in inputs.items()}
-    return fingerprint_of({"step": step, "settings": _json_object(config), "parents": parents, **fingerprints})
+def step_key(
+    step: str, config: str, parents: Mapping[str, str], *, code: str, environment: str, data: str, surroundings: str
+) -> str:
+    """Returns the hash of everything that a step's outcome depends on; `parents` are its inputs' fingerprints."""
+    return fingerprint_of(
+        {
+            "step": step,
+            "settings": _json_object(config),
+            "parents": dict(parents),
+            "code": code,
+            "environment": environment,
+            "data": data,
+            "surroundings": surroundings,
+        }
+    )
 
 
 def _json_object(text: str) -> dict[str, Any]:

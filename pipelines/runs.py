@@ -18,6 +18,7 @@ from slipway.contracts.project import Project
 from slipway.pipelines.runners.job import RUN_FILE, Job, RunReport
 from slipway.pipelines.runners.local import run_job
 from slipway.pipelines.settings import STEPS, training_settings
+from slipway.pipelines.unchanged import recall
 
 PIPELINE = "slipway.pipelines.training:build_training"
 
@@ -68,7 +69,7 @@ def run_training(
             steps=steps,
             forced=steps if not use_cache else steps[-1:] if step is not None else (),
         )
-        return run_job(job, observe)
+        return recall(job, settings, observe) or run_job(job, observe)
 
 
 def _status(directory: Path) -> str | None:

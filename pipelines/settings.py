@@ -17,6 +17,24 @@ from slipway.pipelines.fingerprints import code_fingerprint, environment_fingerp
 
 STEPS = ("validate", "featurize", "train", "evaluate", "register")
 
+OUTPUTS = {
+    "validate": "dataset",
+    "featurize": "features",
+    "train": "model",
+    "evaluate": "evaluation",
+    "register": "registration",
+}
+"""The artifact that each step makes."""
+
+INPUTS = {
+    "validate": (),
+    "featurize": ("dataset",),
+    "train": ("features",),
+    "evaluate": ("dataset", "features", "model"),
+    "register": ("dataset", "features", "model", "evaluation"),
+}
+"""The artifacts that each step reads."""
+
 
 class StepSettings(BaseModel):
     """What one step is told.
@@ -74,7 +92,7 @@ def training_settings(
         }
     )
 
-    configs["register"] = {"name": project.name}
+    configs["register"] = {"name": project.name, "sources": sources}
     places["register"] = {"project_directory": base, "tracking_uri": project.tracking.uri}
 
     environment = environment_fingerprint()
