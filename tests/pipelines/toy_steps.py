@@ -10,12 +10,12 @@ from pydantic import BaseModel
 
 from slipway.components.progress import Progress
 from slipway.contracts.artifacts import read_manifest, write_artifact
-from slipway.contracts.errors import GateError, ServiceError
+from slipway.contracts.errors import GateError
 
 
 class CountRequest(BaseModel):
     number: int
-    trouble: str = ""
+    troubles: tuple[str, ...] = ()
     marker: str = ""
     numbers: Path
 
@@ -32,19 +32,26 @@ class ToyResult(BaseModel):
     metrics: dict[str, float]
 
 
+def _trouble_of_this_attempt(request: CountRequest) -> str:
+    """Each attempt meets the next of the troubles; after the last there is none."""
+    if not request.marker:
+        return next(iter(request.troubles), "")
+    marker = Path(request.marker)
+    attempt = int(marker.read_text()) if marker.exists() else 0
+    marker.write_text(str(attempt + 1))
+    return request.troubles[attempt] if attempt < len(request.troubles) else ""
+
+
 def count(request: CountRequest, progress: Progress) -> ToyResult:
     print("counting")
-    marker = Path(request.marker)
-    if request.trouble == "refuse":
+    trouble = _trouble_of_this_attempt(request)
+    if trouble == "refuse":
         raise GateError("the number is too small", remedy="Choose a greater one.")
-    if request.trouble == "once" and not marker.exists():
-        marker.touch()
-        raise ServiceError("the counter did not answer")
-    if request.trouble == "crash":
-        os._exit(7)
-    if request.trouble == "surprise":
+    if trouble == "surprise":
         raise ZeroDivisionError("surprise")
-    if request.trouble == "hang":
+    if trouble == "crash":
+        os._exit(7)
+    if trouble == "hang":
         time.sleep(600)
     with write_artifact(request.numbers, kind="numbers", slipway_version="1") as draft:
         for number in progress.track(range(request.number), "counting"):
