@@ -37,7 +37,7 @@ def run(
     Each step is a process of its own. A step whose settings, inputs, code and libraries are those of an earlier run is
     taken from the cache; a run that was killed goes on where it was. Results are in .slipway/runs.
     """
-    from slipway.cli.run_display import RunDisplay, summary_table
+    from slipway.cli.run_display import RunDisplay, summary
     from slipway.pipelines.runs import run_training
     from slipway.pipelines.settings import STEPS
 
@@ -47,7 +47,7 @@ def run(
     display = RunDisplay(STEPS if step is None else STEPS[: STEPS.index(step) + 1])
     with display.shown():
         report = run_training(project, name=name, step=step, use_cache=not no_cache, observe=display.observe)
-    emit(report, output, table=lambda: summary_table(report))
+    emit(report, output, table=lambda: summary(report))
     error = report.error()
     if error is not None:
         failures = (error.cause or {}).get("failures")

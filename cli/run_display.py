@@ -10,9 +10,8 @@ from slipway.cli.output import console, format_value
 from slipway.pipelines.runners.job import RunReport
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.progress import Progress, TaskID
-    from rich.table import Table
 
 KEY_NUMBERS = 4
 _STATUS = {"ran": "green", "cached": "cyan", "failed": "red", "skipped": "dim"}
@@ -63,7 +62,8 @@ class RunDisplay:
             self._console.print(f"{step}: unchanged, taken from the cache")
         elif kind == "failed":
             again = "" if event.get("final") else " (it is tried again if the project file allows)"
-            self._console.print(f"{step}: failed: {event['error']['what']}{again}", markup=False)
+            first_line = event["error"]["what"].partition("\n")[0].rstrip(":")
+            self._console.print(f"{step}: failed: {first_line}{again}", markup=False)
 
     def _move(self, bars: Progress, task: TaskID, event: dict[str, Any]) -> None:
         kind = event["event"]
@@ -82,20 +82,22 @@ class RunDisplay:
             bars.stop_task(task)
 
 
-def summary_table(report: RunReport) -> Table:
-    """Returns the table at the end of a run: step, status, seconds, output, key numbers."""
+def summary(report: RunReport) -> Group:
+    """Returns what ends a run: a line, and a table of step, status, seconds, output and key numbers."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
+    base = report.directory.parents[2]
+    folder = report.directory.relative_to(base) if report.directory.is_relative_to(base) else report.directory
+    headline = f"run {report.run_id}: {report.status} in {report.seconds or 0:.1f} s; outputs are in {folder}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, justify in (("step", "left"), ("status", "left"), ("seconds", "right"), ("output", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("numbers", overflow="fold")
-    base = report.directory.parents[1].parent
     for step in report.steps:
-        outputs = [
-            str(path.relative_to(base)) if path.is_relative_to(base) else str(path) for path in step.outputs.values()
-        ]
+        outputs = [str(path.relative_to(report.directory)) for path in step.outputs.values()]
         table.add_row(
             step.step,
             f"[{_STATUS[step.status]}]{step.status}[/]",
@@ -103,7 +105,7 @@ def summary_table(report: RunReport) -> Table:
             "\n".join(outputs) or "-",
             key_numbers(step.metrics) or "-",
         )
-    return table
+    return Group(Text(headline, overflow="fold"), table)
 
 
 def key_numbers(metrics: dict[str, float]) -> str:

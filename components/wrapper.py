@@ -161,7 +161,13 @@ def run_component(
         write_json(outcome / RESULT_FILE, final_result)
         _publish(entry, outputs, metrics, report)
     except SlipwayError as error:
-        _event(progress, "failed", error=error.to_dict(), final=isinstance(error, FINAL_ERRORS))
+        _event(
+            progress,
+            "failed",
+            error=error.to_dict(),
+            final=isinstance(error, FINAL_ERRORS),
+            seconds=time.monotonic() - started,
+        )
         sys.exit(report_failure(step, error, outcome))
     except KeyboardInterrupt:
         sys.exit(130)
