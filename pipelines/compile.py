@@ -25,7 +25,7 @@ def compile_training(project: Project, target: Path, *, image: str | None = None
 
     from slipway.pipelines.training import build_training
 
-    settings = training_settings(project)
+    settings = training_settings(project, here=False)
     pipeline = build_training(
         {
             "name": project.name,

@@ -56,7 +56,11 @@ class StepSettings(BaseModel):
 
 
 def training_settings(
-    project: Project, *, champion: KnownVersion | None = None, memory: Path | None = None
+    project: Project,
+    *,
+    champion: KnownVersion | None = None,
+    memory: Path | None = None,
+    here: bool = True,
 ) -> dict[str, StepSettings]:
     """Returns the settings of each step of the training pipeline.
 
@@ -64,8 +68,9 @@ def training_settings(
         project: The project file.
         champion: The version that now serves, with which a new one is compared.
         memory: Where hashes of source files are remembered between runs.
+        here: Whether the steps run on this machine; elsewhere no path and no library of this machine means anything.
     """
-    base = str(project.directory)
+    base = str(project.directory) if here else "."
     configs: dict[str, dict[str, Any]] = {step: {} for step in STEPS}
     places: dict[str, dict[str, Any]] = {step: {} for step in STEPS}
     data: dict[str, str] = {}
@@ -95,7 +100,7 @@ def training_settings(
     configs["register"] = {"name": project.name, "sources": sources}
     places["register"] = {"project_directory": base, "tracking_uri": project.tracking.uri}
 
-    environment = environment_fingerprint()
+    environment = environment_fingerprint() if here else ""
     return {
         step: _settings(project, step, configs[step], places[step], data.get(step, ""), environment) for step in STEPS
     }
