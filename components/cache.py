@@ -93,6 +93,11 @@ class StepCache:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
+    def sweep(self) -> None:
+        """Removes what a killed process left half-written. Only for one who knows that nobody is writing."""
+        for folder in self.root.glob("*/.*.partial-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def checkpoint(self, step: str, key: str) -> Path:
         """Returns the folder in which a step may keep what it needs to go on after a kill."""
         return self.root / "checkpoints" / f"{step}-{key}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from slipway.components.cache import StepCache
 from slipway.components.registry_state import KnownVersion, known_versions
 from slipway.contracts.errors import UsageError
 from slipway.contracts.files import exclusive_lock
@@ -54,6 +55,7 @@ def run_training(
         # An unfinished run of this name: nobody works on it, as the lock is ours. Its finished steps are in the cache.
         shutil.rmtree(directory, ignore_errors=True)
         cache = project.state / "cache"
+        StepCache(cache).sweep()
         settings = training_settings(project, champion=current_champion(project), memory=cache / "sources.json")
         steps = STEPS if step is None else STEPS[: STEPS.index(step) + 1]
         job = Job(

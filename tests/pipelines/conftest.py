@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 
 from slipway.pipelines.runners.job import Job
 
-RunToy = Callable[..., Any]
+# The projects and pipelines of these tests are modules beside them.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
