@@ -41,9 +41,11 @@ class Margin(_Part):
 
 
 class HardLimit(_Part):
-    """A rate of bad events that is never tolerated, whatever stable does; a breach goes back at once."""
+    """A rate that is never tolerated, whatever stable does; a breach goes back at once."""
 
-    rate: float = Field(gt=0, lt=1, description="Rate that the candidate's bad events must not exceed.")
+    rate: float = Field(
+        gt=0, lt=1, description="Where lower is better, the rate of events must not exceed it; else not fall below it."
+    )
     minimum_samples: int = Field(20, ge=1, description="No breach before this many samples.")
 
 
@@ -193,10 +195,12 @@ class RolloutPolicy(_Part):
             raise ValueError(f"the weights of the steps must rise; they are {weights}")
         if weights[-1] != 100:
             raise ValueError(f"the last step must have weight 100; it has {weights[-1]}")
-        if self.steps[-1].requires == "proven":
-            raise ValueError("at weight 100 there is no stable traffic to compare with; put `proven` on a step before")
+        if any(step.requires == "proven" and step.weight in (0, 100) for step in self.steps):
+            raise ValueError("at weights 0 and 100 only one arm has traffic; put `proven` on a step between")
         if self.steps[0].weight == 0 and self.steps[0].minimum_samples > 0:
             raise ValueError("a step of weight 0 gets no requests; give it minimum_samples: 0")
+        if all(guardrail.dry_run for guardrail in self.guardrails):
+            raise ValueError("a rollout needs at least one guardrail that decides: one without dry_run")
         names = [guardrail.name for guardrail in self.guardrails]
         if len(set(names)) != len(names):
             raise ValueError(f"the names of the guardrails must differ; they are {names}")
@@ -207,7 +211,7 @@ class RolloutPolicy(_Part):
     def requirement(self, step: int, guardrail: Guardrail) -> Requirement:
         """Returns what `guardrail` must fulfil before the step after `step`."""
         chosen = self.steps[step]
-        if chosen.weight == 100:
+        if chosen.weight in (0, 100):
             return "noHarm"
         below = [index for index, other in enumerate(self.steps) if other.weight < 100]
         return guardrail.requires or chosen.requires or ("proven" if step == below[-1] else "noHarm")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 from slipway.contracts.errors import ArtifactError
 
@@ -41,7 +41,7 @@ def from_json(cls: type[T], text: str | bytes) -> T:
         ArtifactError: the text is cut off, or holds other fields than this version knows.
     """
     try:
-        return from_plain(cls, json.loads(text))
+        return cast(T, from_plain(cls, json.loads(text)))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(
             f"the stored {cls.__name__.lower()} of a rollout cannot be read ({error})",
@@ -62,7 +62,7 @@ def from_plain(cls: Any, value: Any) -> Any:
         return {key: from_plain(arguments[1], item) for key, item in value.items()}
     if origin is Literal:
         return value
-    if is_dataclass(cls):
+    if isinstance(cls, type) and is_dataclass(cls):
         hints = _hints(cls)
         unknown = set(value) - set(hints)
         if unknown:
@@ -74,5 +74,5 @@ def from_plain(cls: Any, value: Any) -> Any:
 
 
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
+def _hints(cls: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(cls)

@@ -211,13 +211,15 @@ class Verdict:
     """One guardrail judged, in the user's own direction.
 
     `value`, `lower` and `upper` are an odds ratio or a difference of rates, as `measure` says; a bound that nothing is
-    known about is None. `lower` and `upper` hold at once over all looks.
+    known about is None. `lower` and `upper` hold at once over all looks. `enough` says whether the step has its minimum
+    of samples, and fresh ones; `met` whether the step's requirement is fulfilled.
     """
 
     guardrail: str
     arm: str
     outcome: Outcome
     requirement: Requirement
+    enough: bool
     met: bool
     measure: str
     value: float | None
@@ -252,6 +254,8 @@ class State:
     traffic_since: float | None = None
     last_now: float = float("-1e300")
     weights: Mapping[str, int] = field(default_factory=dict)
+    weights_confirmed: Mapping[str, int] = field(default_factory=dict)
+    mismatch_since: float | None = None
     resume_to: Phase | None = None
     approved: bool = False
     skip: bool = False
@@ -261,7 +265,6 @@ class State:
     restarts_at_start: int | None = None
     stable_was_healthy: bool = True
     alias_moved: bool = False
-    stable_stopping: bool = False
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     limits: Mapping[str, LimitEvidence] = field(default_factory=dict)
     splits: Mapping[str, SplitEvidence] = field(default_factory=dict)

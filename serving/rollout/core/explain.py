@@ -1,0 +1,128 @@
+"""Why, in words: one sentence per verdict, and the whole standing of a rollout for a person on call."""
+
+from __future__ import annotations
+
+import math
+
+from slipway.contracts.durations import describe_seconds
+from slipway.contracts.rollout import Guardrail, RolloutPolicy
+from slipway.serving.rollout.core.types import Outcome, Phase, State, Verdict
+
+_NOUNS = {
+    "errors": "failed requests",
+    "latency": "slow requests",
+    "fallbacks": "fallback answers",
+    "empty": "empty answers",
+    "clicks": "clicked requests",
+    "counters": "events",
+}
+
+
+def verdict_sentence(verdict: Verdict, guardrail: Guardrail, problem: str | None) -> str:
+    """Returns what one guardrail says and why.
+
+    Args:
+        verdict: The verdict, in the user's direction.
+        guardrail: Its guardrail.
+        problem: What is wrong with the readings, or None.
+    """
+    noun = _NOUNS[guardrail.kind]
+    if guardrail.kind == "latency":
+        noun = f"requests slower than {describe_seconds(guardrail.objective or 0)}"
+    if verdict.samples == 0 and verdict.outcome is not Outcome.ERROR:
+        return f"No comparison of {noun} with stable yet"
+    rates = f"{noun}: {_percent(verdict.candidate_rate)} of {verdict.samples:,}"
+    if verdict.stable_samples:
+        rates += f", stable {_percent(verdict.stable_rate)} of {verdict.stable_samples:,}"
+    if verdict.outcome is Outcome.ERROR:
+        return f"No verdict on {noun}: {problem}"
+    if verdict.measure == "hard_limit":
+        side = "below" if guardrail.higher_is_better else "above"
+        return f"{rates}; {side} the hard limit of {_percent(verdict.margin)} by the evidence"
+    return f"{rates}; {_interval(verdict)}; {_conclusion(verdict, guardrail)}"
+
+
+def split_sentence(verdict: Verdict, weight: int) -> str:
+    """Returns what the check of the traffic split says."""
+    share = f"the candidate got {_percent(verdict.candidate_rate)} of {verdict.samples + verdict.stable_samples:,}"
+    if verdict.outcome is Outcome.ERROR:
+        return (
+            f"Traffic is not split as set: {share} requests at weight {weight} %; "
+            f"no comparison counts until this is mended"
+        )
+    return f"Traffic is split as set: {share} requests at weight {weight} %"
+
+
+def explain(state: State, policy: RolloutPolicy, now: float) -> str:
+    """Returns where a rollout stands and why, in a few lines, most important first.
+
+    Args:
+        state: The rollout.
+        policy: Its policy.
+        now: Seconds, of the clock that `decide` is given.
+    """
+    arm = state.candidate.arm
+    weight = state.weights.get(arm, 0)
+    lines = [f"{arm} is {_phase_words(state, policy)} at {weight} % of traffic. {state.reason}".rstrip()]
+    if state.alarm:
+        lines.append(f"ALARM: {state.alarm}")
+    for verdict in state.verdicts:
+        met = "" if verdict.outcome is Outcome.FAIL else "met, " if verdict.met else "not met, "
+        dry = " (dry run: decides nothing)" if verdict.dry_run else ""
+        lines.append(
+            f"  {verdict.guardrail} {verdict.outcome.value} [{met}requires {verdict.requirement}]: "
+            f"{verdict.explanation}{dry}"
+        )
+    if state.phase is Phase.PROGRESSING and state.step_since is not None:
+        step = policy.steps[min(state.step, len(policy.steps) - 1)]
+        spent = describe_seconds(max(0.0, now - state.step_since))
+        limit = "" if step.deadline is None else f", deadline {describe_seconds(step.deadline)}"
+        lines.append(f"  At this step for {spent}; shortest time {describe_seconds(step.minimum_dwell)}{limit}")
+    return "\n".join(lines)
+
+
+def _phase_words(state: State, policy: RolloutPolicy) -> str:
+    if state.phase in (Phase.PROGRESSING, Phase.AWAITING_GATE, Phase.PAUSED):
+        return f"{state.phase.value} (step {state.step + 1} of {len(policy.steps)})"
+    return state.phase.value
+
+
+def _conclusion(verdict: Verdict, guardrail: Guardrail) -> str:
+    margin = _margin_words(verdict)
+    match verdict.outcome:
+        case Outcome.FAIL:
+            return f"worse than the tolerated {margin}, by the evidence"
+        case Outcome.PASS:
+            return f"inside the tolerated {margin}"
+        case _:
+            missing = verdict.minimum_samples - verdict.step_samples
+            if missing > 0:
+                return f"{missing:,} more samples needed at this step"
+            asked = "enough for this step" if verdict.met else "more evidence needed"
+            side = "upper" if not guardrail.higher_is_better else "lower"
+            return f"no evidence of harm, {side} bound not yet inside {margin}: {asked}"
+
+
+def _margin_words(verdict: Verdict) -> str:
+    if verdict.margin is None:
+        return "margin"
+    if verdict.measure == "odds_ratio":
+        return f"odds ratio {verdict.margin:.3g}"
+    return f"difference of {100 * verdict.margin:+.2g} points"
+
+
+def _interval(verdict: Verdict) -> str:
+    scale, unit = (1.0, "") if verdict.measure == "odds_ratio" else (100.0, " points")
+    name = "odds ratio" if verdict.measure == "odds_ratio" else "difference"
+    if verdict.lower is None and verdict.upper is None:
+        return f"{name} not known yet"
+    low = "?" if verdict.lower is None else f"{scale * verdict.lower:.3g}"
+    high = "?" if verdict.upper is None else f"{scale * verdict.upper:.3g}"
+    value = "" if verdict.value is None else f" {scale * verdict.value:.3g}"
+    return f"{name}{value} ({low} to {high}){unit}"
+
+
+def _percent(rate: float | None) -> str:
+    if rate is None or not math.isfinite(rate):
+        return "none"
+    return f"{100 * rate:.3g} %"
