@@ -150,18 +150,18 @@ MODELS: dict[str, tuple[Fit, dict[str, Sequence[Any]], dict[str, Any]]] = {
     "Slipway iALS": (
         slipway_ials,
         {
-            "factors": (64, 128, 256),
+            "factors": (128, 256),
             "epochs": (8,),
-            "unobserved_weight": (0.1, 0.3),
-            "regularization": (0.01, 0.0375, 0.25),
-            "regularization_exponent": (0.5, 0.75, 1.0),
+            "unobserved_weight": (0.3, 1.0, 2.0),
+            "regularization": (0.12, 0.3, 1.2),
+            "regularization_exponent": (0.25, 0.5),
         },
         {
             "factors": 256,
             "epochs": 8,
-            "unobserved_weight": 0.3,
-            "regularization": 0.0375,
-            "regularization_exponent": 0.75,
+            "unobserved_weight": 1.0,
+            "regularization": 1.2,
+            "regularization_exponent": 0.25,
         },
     ),
 }
