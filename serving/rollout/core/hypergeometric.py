@@ -19,13 +19,13 @@ _TAIL = 10.0
 """Half width of the summed support in standard deviations: what is cut off is below 1e-20 of the sum."""
 
 
-def log_likelihoods(x: int, n_candidate: int, n_stable: int, total_bad: int, log_odds: Floats) -> Floats:
+def log_likelihoods(x: float, n_candidate: int, n_stable: int, total_bad: int, log_odds: Floats) -> Floats:
     """Returns log P_theta(x) for each log odds ratio, up to a constant that is the same for all of them.
 
     Differences between entries are log-likelihood ratios, which is all that evidence needs.
 
     Args:
-        x: Bad events of the candidate.
+        x: Bad events of the candidate; need not be whole where a plan asks what is typical.
         n_candidate: Requests of the candidate.
         n_stable: Requests of stable.
         total_bad: Bad events of both.
