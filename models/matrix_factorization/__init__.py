@@ -1,0 +1,1 @@
+"""Implicit matrix factorisation by alternating least squares, with regression on user features."""
