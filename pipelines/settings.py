@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,11 @@ def training_settings(
     data["validate"] = sources_fingerprint(sources, project.directory, memory)
 
     configs["featurize"] = {name: dump[name] for name in ("split", "features")}
-    places["featurize"] = {"project_directory": base}
+    places["featurize"] = {
+        "project_directory": base,
+        "project": project.name,
+        "feast_repository": str(project.state / "feast") if here and find_spec("feast") else None,
+    }
 
     configs["train"] = {"name": project.name, "model": dump["model"]}
     places["train"] = {"project_directory": base, "tracking_uri": project.tracking.uri}
