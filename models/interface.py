@@ -75,6 +75,7 @@ class Recommender(ABC):
     """
 
     family: ClassVar[str]
+    default_epochs: ClassVar[int | None] = None
 
     def __init__(
         self, catalogue: Catalogue, views: tuple[ViewSchema, ...] = (), parameters: Mapping[str, Any] | None = None

@@ -18,6 +18,7 @@ class Popularity(Recommender):
     """Scores an item by the share of users who interacted with it."""
 
     family: ClassVar[str] = "popularity"
+    default_epochs: ClassVar[int | None] = 1
 
     @classmethod
     def fit(

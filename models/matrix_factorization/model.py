@@ -24,6 +24,7 @@ class MatrixFactorization(Recommender):
     """
 
     family: ClassVar[str] = "matrix_factorization"
+    default_epochs: ClassVar[int | None] = MatrixFactorizationParameters().epochs
 
     def __init__(
         self,
