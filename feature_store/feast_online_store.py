@@ -1,4 +1,9 @@
-"""The packed online store as Feast's own SDK sees it: `type: slipway.feature_store.feast_online_store.SlipwayOnlineStore`.
+"""The packed online store as Feast's own SDK sees it.
+
+    online_store:
+      type: slipway.feature_store.feast_online_store.SlipwayOnlineStore
+      url: redis://127.0.0.1:6379/0
+      namespace: films
 
 Feast does not enforce a time to live online, and calls unknown entities present with null values; here both are absent,
 which Feast reports as NOT_FOUND. It cannot be as fast as `OnlineStore`: Feast makes a message of every value.
@@ -20,7 +25,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
 
 from slipway.contracts.errors import DataError
-from slipway.contracts.features import ViewSchema
+from slipway.contracts.features import FeatureSchema, ViewSchema
 from slipway.feature_store.blobs import unpack, unpack_values
 from slipway.feature_store.columns import ARROW_TYPES
 from slipway.feature_store.feast_repo import SCHEMA_TAG
@@ -95,12 +100,7 @@ class SlipwayOnlineStore(FeastOnlineStore):  # type: ignore[misc]
             if values is None or not fresh[row]:
                 found.append((None, None))
                 continue
-            cells = {
-                feature.name: Value()
-                if values[feature.name] is None
-                else Value(**{_FIELDS[feature.dtype]: values[feature.name]})
-                for feature in wanted
-            }
+            cells = {feature.name: _message(feature, values[feature.name]) for feature in wanted}
             found.append((datetime.fromtimestamp(rows.event_time[row] / 1e6, UTC), cells))
         return found
 
@@ -137,6 +137,13 @@ class SlipwayOnlineStore(FeastOnlineStore):  # type: ignore[misc]
         if text not in self._schemas:
             self._schemas[text] = ViewSchema.model_validate_json(text)
         return self._schemas[text]
+
+
+def _message(feature: FeatureSchema, value: Any) -> Value:
+    message = Value()
+    if value is not None:
+        setattr(message, _FIELDS[feature.dtype], value)
+    return message
 
 
 def _entity(key: EntityKey) -> str:

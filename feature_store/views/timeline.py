@@ -69,7 +69,7 @@ class Timeline:
 
     def days_since(self, time: Any) -> Any:
         """Returns the days from a time in microseconds to each row's own."""
-        return (self.table.time - time) / float(MICROSECONDS_PER_DAY)
+        return (self.table.time - time) / MICROSECONDS_PER_DAY
 
     def _event_time(self) -> Any:
         return self.table.time * self.table.is_event

@@ -27,7 +27,7 @@ def user_activity(windows: Windows) -> FeatureView:
 
 
 def _active_days(timeline: Timeline) -> Any:
-    return (timeline.last_time() - timeline.first_time()) / float(MICROSECONDS_PER_DAY)
+    return (timeline.last_time() - timeline.first_time()) / MICROSECONDS_PER_DAY
 
 
 def _over(window: timedelta | None) -> tuple[Feature, ...]:
