@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,7 +115,7 @@ def status(file: Path, output: str) -> None:
         left = [] if supervisor is not None else _unsupervised(directory)
         if left:
             note(f"Without a supervisor, but running: {', '.join(left)}. `slipway up` takes them over.")
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @click.command()

@@ -30,6 +30,7 @@ def settings_for(project: Project) -> PlaneSettings:
         feedback_wait=serving.feedback_wait.total_seconds(),
         request_expiry=serving.request_expiry.total_seconds(),
         maximum_body=serving.maximum_body,
+        capture_retention_days=serving.capture_retention.total_seconds() / 86_400,
     )
 
 

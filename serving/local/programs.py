@@ -91,7 +91,7 @@ def collector_spec(settings: PlaneSettings, port: int, metrics_port: int) -> Pro
         *(sys.executable, "-m", "slipway.serving.capture"),
         *("--port", str(port), "--metrics-port", str(metrics_port), "--key-file", str(layout.key_file)),
         *("--wait", f"{settings.feedback_wait:g}", "--expiry", f"{settings.request_expiry:g}"),
-        *("--directory", str(layout.feedback)),
+        *("--directory", str(layout.feedback), "--retention-days", f"{settings.capture_retention_days:g}"),
     )
     ready = f"http://127.0.0.1:{metrics_port}/metrics"
     ports = {"collector": port, "collector-metrics": metrics_port}
