@@ -42,7 +42,7 @@ def same(left: Any, right: Any) -> bool:
     return left == right or (left != left and right != right)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tables())
 def test_every_value_comes_back_with_its_type_and_null_is_not_nan(
     drawn: tuple[ViewSchema, list[dict[str, Any]]],
@@ -69,7 +69,7 @@ def test_every_value_comes_back_with_its_type_and_null_is_not_nan(
     np.testing.assert_array_equal(unpacked.values, expected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tables(), st.data())
 def test_an_altered_blob_counts_as_corrupted_and_spoils_no_other(
     drawn: tuple[ViewSchema, list[dict[str, Any]]], data: st.DataObject

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import ibis
 import numpy as np
@@ -102,7 +103,10 @@ def test_values_do_not_depend_on_the_order_of_the_rows_nor_on_later_events() -> 
             np.testing.assert_allclose(results[0][column].astype(float), other[column].astype(float), rtol=1e-6)
 
 
-def test_the_views_compile_for_spark_too() -> None:
+def test_the_views_compile_for_spark_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The compiler reads an option that only an installed Spark registers.
+    options = SimpleNamespace(pyspark=SimpleNamespace(treat_nan_as_null=False))
+    monkeypatch.setattr("ibis.backends.sql.compilers.pyspark.options", options)
     schema = {"user": "string", "item": "string", "time": "int64", "weight": "float64", "rating": "float64"}
     table = ibis.table(schema | {"moment": "int64"}, name="events")
     for function in BUILT_IN.values():
