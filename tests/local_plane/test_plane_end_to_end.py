@@ -219,6 +219,17 @@ def test_killing_a_real_predictor_under_load_fails_no_request(served: Served) ->
         served.predict(str(number % USERS))
 
 
+def test_cleaning_up_leaves_what_serves_and_is_registered(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    loose = served.directory / ".slipway" / "bundles" / "films" / "two"
+    save_model(served.model, loose, name="films")
+    assert served.run("clean", "--yes", "-o", "json") == 0
+    removed = {row["path"] for row in json.loads(capsys.readouterr().out)}
+    assert "bundles/films/two" in removed
+    assert "bundles/films/one" not in removed
+    assert not loose.exists()
+    assert served.predict("3")["predictions"][0]["features"] == "present"
+
+
 def test_down_ends_everything_and_status_then_says_so(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     assert served.run("down") == 0
     assert marked_processes(served.directory / ".slipway/serving") == []
