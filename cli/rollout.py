@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slipway.cli.options import file_option, output_option
-from slipway.cli.output import console, emit, note, table_of
+from slipway.cli.output import emit, note, table_of
 from slipway.contracts.errors import RolloutError, ServiceError
 
 if TYPE_CHECKING:
@@ -57,20 +58,18 @@ def start(
 ) -> None:
     """Roll a registered version out; by default the one with the alias `challenger`."""
     from slipway.contracts.project import load_project
-    from slipway.serving.rollout.start import create_rollout, make_plan, prepare
+    from slipway.serving.rollout.start import create_rollout, plan_rollout, prepare
 
-    project = load_project(file, overrides)
-    prepared = prepare(project, version, retry=retry)
-    plan = make_plan(prepared)
-    if plan is not None:
-        console(stderr=True).print(plan.table())
-        if plan.refusal is not None and not force and not plan_only:
-            raise RolloutError(plan.refusal, where=prepared.spec.candidates[0].arm, remedy=plan.remedy)
+    prepared = prepare(load_project(file, overrides), version, retry=retry)
+    if prepared.spec.stable is None:
+        note("Nothing serves yet: after a smoke test, this first version gets all traffic.")
+    elif not (force and not plan_only):
+        plan = plan_rollout(prepared)
+        for line in plan.lines():
+            note(line)
+        if plan_only:
+            emit(dataclasses.asdict(plan), output, table="")
     if plan_only:
-        if plan is None:
-            note("Nothing serves yet: after the smoke test this first version gets all traffic.")
-        else:
-            emit(plan.to_dict(), output, table=plan.table())
         return
     folder = create_rollout(prepared)
     note(f"rollout {folder.id} has started; follow it with: slipway rollout watch -f {file}")

@@ -14,6 +14,7 @@ from slipway.serving.local.arms import arm_for
 from slipway.serving.local.desired import Arm, arm_name, read_desired
 from slipway.serving.local.layout import PlaneLayout
 from slipway.serving.local.observed import Observed, read_observed
+from slipway.serving.rollout.core.planner import Plan, plan
 from slipway.serving.rollout.readings import Count, CounterReader, Snapshot, queries_for
 from slipway.serving.rollout.store import RolloutFolder, RolloutStore, new_rollout_id
 
@@ -106,6 +107,24 @@ def measure_traffic(prepared: Prepared) -> Traffic | None:
     if newest is None or earliest is None or newest <= earliest:
         return None
     return _traffic(counts, newest - earliest)
+
+
+def plan_rollout(prepared: Prepared) -> Plan:
+    """Returns what each step needs at the traffic of the last half minute.
+
+    Raises:
+        RolloutError: The traffic can never feed the policy, or there is none; says what would feed it.
+        ServiceError: Prometheus does not answer.
+    """
+    traffic = measure_traffic(prepared)
+    if traffic is None or traffic.requests_per_second == 0:
+        raise RolloutError(
+            f"there was no traffic in the last {TRAFFIC_SECONDS:.0f} s, and a rollout is decided by traffic",
+            where=prepared.spec.candidates[0].arm,
+            remedy="Send requests to the gateway, or start it all the same with --force: it then waits for them.",
+        )
+    known = {name: rate for name, rate in traffic.rates.items() if rate is not None}
+    return plan(prepared.spec.policy, known, traffic.requests_per_second)
 
 
 def find_version(registry: Registry, model: str, text: str | None) -> ModelVersion:
