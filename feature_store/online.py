@@ -55,9 +55,9 @@ for i = 1, #KEYS do
   end
 end
 if #chosen > 0 then redis.call('MSET', unpack(chosen)) end
-return outcome
+return table.concat(outcome)
 """  # noqa: E501
-_SAME, _WRITTEN, _OLDER = range(3)
+_SAME, _WRITTEN, _OLDER = b"012"
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class OnlineStore:
         return counts
 
     def _write_batch(self, view: ViewSchema, keys: list[bytes], blobs: list[bytes]) -> WriteCounts:
-        outcome = self._guarded_write(keys=keys, args=blobs)
+        outcome = bytes(self._guarded_write(keys=keys, args=blobs))
         older = [row for row, result in enumerate(outcome) if result == _OLDER]
         mended = 0
         if older:
