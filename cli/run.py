@@ -36,6 +36,8 @@ def run(
 
     Each step is a process of its own. A step whose settings, inputs, code and libraries are those of an earlier run is
     taken from the cache; a run that was killed goes on where it was. Results are in .slipway/runs.
+
+    Views are also registered with Feast, if it is installed; SLIPWAY_FEAST=0 leaves that out and saves seconds.
     """
     from slipway.cli.run_display import RunDisplay, summary
     from slipway.pipelines.runs import run_training

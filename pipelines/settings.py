@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,7 +87,7 @@ def training_settings(
     places["featurize"] = {
         "project_directory": base,
         "project": project.name,
-        "feast_repository": str(project.state / "feast") if here and find_spec("feast") else None,
+        "feast_repository": str(project.state / "feast") if here and _feast_wanted() else None,
     }
 
     configs["train"] = {"name": project.name, "model": dump["model"]}
@@ -126,6 +127,11 @@ def _settings(
         retries=spec.retries,
         retry_backoff=format_duration(spec.retry_backoff),
     )
+
+
+def _feast_wanted() -> bool:
+    # Importing Feast takes longer than most featurizing; SLIPWAY_FEAST=0 leaves it to `slipway features apply`.
+    return os.environ.get("SLIPWAY_FEAST", "1") != "0" and find_spec("feast") is not None
 
 
 def _uses_own_modules(project: Project) -> bool:
