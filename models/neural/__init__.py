@@ -1,0 +1,1 @@
+"""Neural collaborative filtering: trained in PyTorch, scored in numpy."""
