@@ -76,20 +76,20 @@ def write_report(directory: Path, record: Mapping[str, Any]) -> Path:
     return path
 
 
-def _step(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return next(step for step in run["steps"] if step["step"] == name)
+def _output(run: Mapping[str, Any], step: str, name: str) -> Path:
+    return Path(next(entry["outputs"][name] for entry in run["steps"] if entry["step"] == step))
 
 
 def _evaluation(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    content: Mapping[str, Any] = json.loads((Path(_step(run, "evaluate")["output"]) / "metrics.json").read_text())
+    content: Mapping[str, Any] = json.loads((_output(run, "evaluate", "evaluation") / "metrics.json").read_text())
     return content
 
 
 def _data(run: Mapping[str, Any]) -> dict[str, str]:
-    manifest = json.loads((Path(_step(run, "featurize")["output"]) / "manifest.json").read_text())
     import pyarrow.parquet as pq
 
-    folder = Path(_step(run, "featurize")["output"])
+    folder = _output(run, "featurize", "features")
+    manifest = json.loads((folder / "manifest.json").read_text())
     train, test = (pq.read_table(folder / f"{part}.parquet", columns=["user", "item"]) for part in ("train", "test"))
     users = set(train["user"].to_pylist()) | set(test["user"].to_pylist())
     items = set(train["item"].to_pylist()) | set(test["item"].to_pylist())
@@ -113,7 +113,7 @@ def _steps(runs: Mapping[str, Any]) -> list[dict[str, str]]:
             "step": step["step"],
             "status": step["status"],
             "seconds": f"{step['seconds']:.1f}",
-            "result": ", ".join(f"{name} {_short(value)}" for name, value in (step.get("numbers") or {}).items()),
+            "result": ", ".join(f"{name} {_short(value)}" for name, value in (step.get("metrics") or {}).items()),
         }
         for version, run in runs.items()
         for step in run["steps"]
@@ -127,7 +127,7 @@ def _short(value: Any) -> str:
 def _curves(runs: Mapping[str, Any]) -> str:
     curves = {}
     for version, run in runs.items():
-        content = json.loads((Path(_step(run, "train")["output"]) / "curves.json").read_text())
+        content = json.loads((_output(run, "train", "model") / "curves.json").read_text())
         points = content["epochs"] if isinstance(content, dict) else content
         if points:
             curves[f"version {version}"] = points
@@ -135,22 +135,22 @@ def _curves(runs: Mapping[str, Any]) -> str:
 
 
 def _protocol(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    evaluation = evaluations["2"]
-    return str(evaluation.get("protocol", {}).get("description", ""))
+    protocol = evaluations["2"]["protocol"]
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items() if value not in (None, "")
+    )
 
 
 def _metrics(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
     pictures = []
     for metric in ("ndcg@10", "hr@10", "auc"):
-        rows = [("popularity", *_interval(evaluations["2"]["references"]["popularity"], metric))]
-        rows += [(f"version {version}", *_interval(content, metric)) for version, content in evaluations.items()]
+        baseline = evaluations["2"]["against"]["popularity"][metric]
+        rows = [("popularity", baseline["reference"], baseline["reference_low"], baseline["reference_high"])]
+        for version, content in evaluations.items():
+            entry = content["metrics"][metric]
+            rows.append((f"version {version}", entry["value"], entry.get("low"), entry.get("high")))
         pictures.append(charts.metric_bars(metric, rows))
     return pictures
-
-
-def _interval(evaluation: Mapping[str, Any], metric: str) -> tuple[float, float | None, float | None]:
-    entry = evaluation["metrics"][metric]
-    return entry["value"], entry.get("low"), entry.get("high")
 
 
 def _rollout(directory: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
