@@ -60,5 +60,9 @@ def run(
         note("nothing has changed: every step came from the cache")
     registration = report.steps[-1].result
     if report.steps[-1].step == "register" and "version" in registration:
-        note(f"registered {registration['name']} version {registration['version']} as challenger")
-        note("next: slipway up && slipway rollout start")
+        version = f"{registration['name']} version {registration['version']}"
+        if registration.get("new", True) and report.steps[-1].status == "ran":
+            note(f"registered {version} as challenger")
+            note("next: slipway up && slipway rollout start")
+        else:
+            note(f"this model is {version} already")
