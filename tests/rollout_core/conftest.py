@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, RolloutPolicy, RolloutSpec
 from slipway.serving.rollout.core.decide import decide, new_state
 from slipway.serving.rollout.core.serialization import from_json, to_json

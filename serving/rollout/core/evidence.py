@@ -63,16 +63,16 @@ def bounds(log_sums: Floats, grid: Floats, alpha_lower: float, alpha_upper: floa
     The lower bound is the largest grid point against which (and all below it) the evidence has reached 1/alpha; the
     upper bound its mirror image. Infinite where nothing is excluded yet.
     """
-    lower, upper = -math.inf, math.inf
-    for null in grid[:-1]:
-        if log_evidence_above(log_sums, grid, null) < math.log(1 / alpha_lower):
-            break
-        lower = float(null)
-    for null in grid[:0:-1]:
-        if log_evidence_below(log_sums, grid, null) < math.log(1 / alpha_upper):
-            break
-        upper = float(null)
-    return lower, upper
+    size = len(grid)
+    beyond = np.arange(1, size)
+    from_below = np.logaddexp.accumulate(log_sums)[:-1] - np.log(beyond) - log_sums[1:]
+    from_above = np.logaddexp.accumulate(log_sums[::-1])[:-1] - np.log(beyond) - log_sums[::-1][1:]
+    above = int(np.argmin(np.append(from_above[::-1] >= math.log(1 / alpha_lower), False)))
+    below = int(np.argmin(np.append(from_below[::-1] >= math.log(1 / alpha_upper), False)))
+    return (
+        float(grid[above - 1]) if above else -math.inf,
+        float(grid[size - below]) if below else math.inf,
+    )
 
 
 def point_estimate(log_sums: Floats, grid: Floats) -> float:

@@ -22,7 +22,8 @@ def seen(observations: Observations, arm: str) -> ArmObservation | None:
         return ArmObservation(ready=0, total=0, weight_applied=0)
     numbers = (found.ready, found.total, found.restarts, found.weight_applied or 0)
     if not all(isinstance(number, int | float) and math.isfinite(number) and number >= 0 for number in numbers):
-        return None
+        # A crash loop is a fault even where the numbers beside it cannot be.
+        return ArmObservation(ready=0, total=1, crash_looping=True) if found.crash_looping else None
     return found
 
 
@@ -83,6 +84,17 @@ def weights_in_force(weights: Mapping[str, int], observations: Observations) -> 
         if found.weight_applied is None and weights.get(arm, 0) == 0 and found.total > 0 and arm in weights:
             return False  # Not read back: unknown, not zero.
     return True
+
+
+def weights_seen(state: State, observations: Observations) -> dict[str, int]:
+    """Returns the weights in force between stable and the candidates; nothing where they are not all known."""
+    arms = [target.arm for target in (state.stable, *state.candidates) if target is not None]
+    weights = {}
+    for arm in arms:
+        found = seen(observations, arm)
+        if found is not None and found.weight_applied is not None:
+            weights[arm] = round(found.weight_applied)
+    return weights if len(weights) == len(arms) and sum(weights.values()) == 100 else {}
 
 
 def carries_traffic(state: State, observations: Observations) -> bool:
