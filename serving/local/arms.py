@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slipway.contracts.errors import UsageError
 from slipway.contracts.project import Project
 from slipway.serving.local.desired import Arm, Desired, arm_name
 from slipway.serving.local.settings import PlaneSettings
@@ -18,8 +19,18 @@ FEATURES_TAG = "slipway.features"
 
 
 def settings_for(project: Project) -> PlaneSettings:
-    """Returns the settings of a project's plane."""
+    """Returns the settings of a project's plane.
+
+    Raises:
+        UsageError: Feedback would be refused before its waiting time has passed.
+    """
     serving = project.serving
+    if serving.request_expiry < serving.feedback_wait:
+        raise UsageError(
+            f"request_expiry ({serving.request_expiry}) is shorter than feedback_wait ({serving.feedback_wait})",
+            where="serving",
+            remedy="Set request_expiry to at least feedback_wait.",
+        )
     ports = {name: port for name, port in serving.ports.model_dump().items() if port is not None}
     return PlaneSettings(
         project=project.name,

@@ -190,7 +190,12 @@ def _not_ready(project: Path, observed: Observed) -> list[str]:
         status = observed.arms.get(arm.name)
         if weight > 0 and (status is None or status.ready < arm.replicas or status.weight_applied != weight):
             ready = 0 if status is None else status.ready
-            waiting.append(f"{arm.name} ({ready} of {arm.replicas} ready)")
+            routed = 0 if status is None else status.weight_applied
+            waiting.append(
+                f"{arm.name} ({ready} of {arm.replicas} ready)"
+                if ready < arm.replicas
+                else f"gateway to give {arm.name} its weight ({routed} of {weight})"
+            )
     return waiting
 
 

@@ -152,9 +152,9 @@ class ManagedProcess:
         """Notices an exit, restarts when its time has come, and ends a process that does not stop."""
         now = time.monotonic()
         if self.pid is not None:
-            status = self._exit_status()
-            if status is not None:
-                self._exited(status)
+            if self._has_exited():
+                # The exit status of an adopted process went to the system's init.
+                self._exited(self._popen.returncode if self._popen is not None else None)
             elif self._kill_at is not None and now >= self._kill_at:
                 self._kill_at = None
                 self._say(f"{self.name}: did not stop within {self._grace_seconds:g} s, ended")
@@ -212,14 +212,12 @@ class ManagedProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def _exit_status(self) -> int | None:
+    def _has_exited(self) -> bool:
         if self._popen is not None:
-            return self._popen.poll()
-        assert self.pid is not None
-        # The exit status of an adopted process went to the system's init.
-        return None if is_same(self.pid, self.started_at) else -1
+            return self._popen.poll() is not None
+        return self.pid is None or not is_same(self.pid, self.started_at)
 
-    def _exited(self, status: int) -> None:
+    def _exited(self, status: int | None) -> None:
         self.pid, self._popen, self._kill_at = None, None, None
         self.ready = False
         remove_record(self._layout.processes, self.name)
@@ -228,12 +226,12 @@ class ManagedProcess:
         else:
             self._crashed(status)
 
-    def _crashed(self, status: int) -> None:
+    def _crashed(self, status: int | None) -> None:
         self.last_exit = status
         self._crashes_in_a_row += 1
         delay = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(self._crashes_in_a_row - 1, 16))
         self._next_start_at = time.monotonic() + delay
-        how = f"signal {-status}" if status < 0 else f"status {status}"
+        how = "an unknown status" if status is None else f"signal {-status}" if status < 0 else f"status {status}"
         self._say(f"{self.name}: exited with {how}; starts again in {delay:g} s")
 
     def _record(self) -> ProcessRecord:

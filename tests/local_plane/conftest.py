@@ -170,7 +170,17 @@ class Plane:
 
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[Plane]:
-    plane = Plane(tmp_path.resolve())
+    yield from _plane(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """One plane for the tests of a module that leave it as they found it."""
+    yield from _plane(tmp_path_factory.mktemp("plane"))
+
+
+def _plane(directory: Path) -> Iterator[Plane]:
+    plane = Plane(directory.resolve())
     yield plane
     control.stop(plane.directory)
     assert plane.left_over() == []

@@ -34,7 +34,7 @@ from slipway.serving.local.observed import read_observed
 from slipway.serving.local.probes import get_json
 from slipway.serving.local.records import marked_processes
 
-pytestmark = [pytest.mark.integration, pytest.mark.end_to_end]
+pytestmark = [pytest.mark.integration, pytest.mark.end_to_end, pytest.mark.xdist_group("plane_end_to_end")]
 
 USERS, ITEMS, FACTORS = 50, 200, 8
 VIEW = ViewSchema(

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("plane_traffic")]
 
 SLOW = {"STANDIN_DELAY": "0.003"}
 
 
 @pytest.fixture
-def two_arms(plane: Any) -> Any:
-    plane.desire([plane.arm("1", environment=SLOW), plane.arm("2", environment=SLOW)], {"films-v1": 50, "films-v2": 50})
-    plane.up()
-    return plane
+def two_arms(shared_plane: Any) -> Any:
+    """Two arms with half of the traffic each, all processes ready."""
+    arms = [shared_plane.arm("1", environment=SLOW), shared_plane.arm("2", environment=SLOW)]
+    shared_plane.desire(arms, {"films-v1": 50, "films-v2": 50})
+    shared_plane.up()
+    return shared_plane
 
 
 def kill(plane: Any, arm: str, count: int) -> None:
@@ -41,24 +43,24 @@ def test_no_client_sees_killed_predictors_and_the_failed_attempts_count_against_
     assert two_arms.eventually(lambda: attempts(two_arms, "films-v2", "502")) > 0
     assert attempts(two_arms, "films-v1", "502") == 0
     status = two_arms.eventually(lambda: two_arms.observed.arms["films-v2"].ready == 2 and two_arms.observed).arms
-    assert status["films-v2"].restarts >= 3
+    assert status["films-v2"].restarts >= 2
     assert status["films-v2"].last_exit == -signal.SIGKILL
 
 
 def test_changing_weights_and_removing_an_arm_under_load_fails_no_request(two_arms: Any) -> None:
     first, second = two_arms.arm("1", environment=SLOW), two_arms.arm("2", environment=SLOW)
     leaving = [replica.pid for replica in two_arms.observed.arms["films-v2"].replicas]
-    with two_arms.load(6000) as load:
+    with two_arms.load(4000) as load:
         for weight in (5, 25, 100, 50):
             two_arms.desire([first, second], {"films-v1": 100 - weight, "films-v2": weight})
             wanted = {name: share for name, share in (("films-v1", 100 - weight), ("films-v2", weight)) if share}
             two_arms.eventually(lambda wanted=wanted: two_arms.applied(wanted))
             sent = load.sent
-            two_arms.eventually(lambda sent=sent: load.sent > sent + 400 or load.sent == load.total)
+            two_arms.eventually(lambda sent=sent: load.sent > sent + 300 or load.sent == load.total)
         two_arms.desire([first], {"films-v1": 100})
         two_arms.eventually(lambda: "films-v2" not in two_arms.observed.arms)
         assert load.sent < load.total, "the load ended before the arm had gone"
-    assert load.codes == {200: 6000}
+    assert load.codes == {200: 4000}
     assert load.versions["2"] > 0
     assert not set(leaving) & set(two_arms.left_over())
 
@@ -78,13 +80,18 @@ def test_an_arm_that_is_taken_out_finishes_its_slow_requests_first(plane: Any) -
 
 
 def test_a_stopped_process_loses_its_traffic_to_the_others(two_arms: Any) -> None:
-    for replica in two_arms.observed.arms["films-v2"].replicas:
-        os.kill(replica.pid, signal.SIGSTOP)
-    two_arms.eventually(lambda: two_arms.applied({"films-v1": 50}))
-    with two_arms.load(200) as load:
-        pass
-    assert load.codes == {200: 200}
-    assert two_arms.observed.arms["films-v2"].ready == 0
+    stopped = [replica.pid for replica in two_arms.observed.arms["films-v2"].replicas]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        two_arms.eventually(lambda: two_arms.applied({"films-v1": 50}))
+        with two_arms.load(200) as load:
+            pass
+        assert load.codes == {200: 200}
+        assert two_arms.observed.arms["films-v2"].ready == 0
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_the_public_listener_offers_predictions_and_nothing_else(two_arms: Any) -> None:
