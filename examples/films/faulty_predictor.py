@@ -13,7 +13,7 @@ from typing import Any
 from slipway.serving.predictor.model import BundleModel
 
 SLOW_SHARE = float(os.environ.get("FAULTY_SLOW_SHARE", "0.5"))
-SLOW_SECONDS = float(os.environ.get("FAULTY_SLOW_SECONDS", "0.15"))
+SLOW_SECONDS = float(os.environ.get("FAULTY_SLOW_SECONDS", "0.4"))
 ERROR_SHARE = float(os.environ.get("FAULTY_ERROR_SHARE", "0.1"))
 
 

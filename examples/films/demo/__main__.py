@@ -28,7 +28,7 @@ def main() -> None:
     """Runs the demo and exits with 0, or says what went wrong and exits with 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", type=Path, default=Path("demo"), help="folder that the demo makes")
-    parser.add_argument("--rate", type=float, default=150.0, help="visits a second")
+    parser.add_argument("--rate", type=float, default=120.0, help="visits a second")
     options = parser.parse_args()
     try:
         run(options.directory.resolve(), options.rate)
