@@ -48,6 +48,8 @@ def _svg(figure: Figure) -> str:
 
 def training_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Draws the training loss by epoch; `curves` is {version: [{"epoch": 1, "loss": ...}, ...]}."""
+    from matplotlib.ticker import MaxNLocator
+
     with _figure(1, 2.8) as (figure, (axes,)):
         for (name, points), colour in zip(curves.items(), (BLUE, ORANGE, GREEN, RED), strict=False):
             key = next(iter([key for key in points[0] if key != "epoch"]), "loss") if points else "loss"
@@ -61,7 +63,7 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
                 label=name,
             )
         axes.set(xlabel="epoch", ylabel="training loss")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
         return _svg(figure)
 
