@@ -110,7 +110,8 @@ def read_bundle(directory: Path, *, verify: bool = True) -> BundleManifest:
     """
     where = str(directory)
     try:
-        content = json.loads((directory / MODEL).read_bytes())
+        raw = (directory / MODEL).read_bytes()
+        content = json.loads(raw)
     except FileNotFoundError:
         raise BundleError(f"no model bundle here: {MODEL} is missing", where=where, remedy=_REMEDY) from None
     except (OSError, ValueError) as error:
@@ -131,7 +132,8 @@ def read_bundle(directory: Path, *, verify: bool = True) -> BundleManifest:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{MODEL} is malformed at {field}: {first['msg']}", where=where, remedy=_REMEDY) from error
-    if digest != bundle_digest(manifest):
+    # Compared to the byte, so that a truncated or edited file is refused even where it means the same.
+    if digest != bundle_digest(manifest) or raw != _render(manifest).encode():
         raise BundleError(f"{MODEL} was altered: its own hash does not match", where=where, remedy=_REMEDY)
     for entry in manifest.files:
         _check_file(directory, entry, verify=verify)
@@ -237,5 +239,9 @@ def copy_bundle(
 
 
 def _write_manifest(directory: Path, manifest: BundleManifest) -> None:
+    write_atomically(directory / MODEL, _render(manifest))
+
+
+def _render(manifest: BundleManifest) -> str:
     content = manifest.model_dump(mode="json") | {"digest": bundle_digest(manifest)}
-    write_atomically(directory / MODEL, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"

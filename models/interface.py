@@ -146,6 +146,19 @@ class Recommender(ABC):
             float64 [p].
         """
 
+    def score_error(
+        self, user_rows: NDArray[np.int64], features: Features, scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Bounds how far `score` may be from `exact_scores`, for each user: float32 [n].
+
+        The ranking scores again whatever this bound leaves in doubt. Here it is a ten-thousandth of the user's largest
+        score; override it where scores can be small sums of large terms.
+        """
+        del user_rows, features
+        if not scores.shape[1]:
+            return np.zeros(len(scores), dtype=np.float32)
+        return np.asarray(1e-4 * np.maximum(scores.max(axis=1), -scores.min(axis=1)), dtype=np.float32)
+
     def answers(self, user_rows: NDArray[np.int64], features: Features) -> NDArray[np.bool_]:
         """Says for which users the model has an answer of its own; the others get the fallback. Shape [n]."""
         del features

@@ -49,6 +49,7 @@ class MatrixFactorization(Recommender):
         self.item_factors = item_factors
         self.feature_weights = feature_weights
         self.standardisation = standardisation
+        self._longest_item = float(np.sqrt(np.einsum("nd,nd->n", item_factors, item_factors).max(initial=0)))
 
     @classmethod
     def fit(
@@ -94,6 +95,16 @@ class MatrixFactorization(Recommender):
     def score(self, user_rows: NDArray[np.int64], features: Features) -> NDArray[np.float32]:
         """One matrix product; see `Recommender.score`."""
         return np.asarray(self.user_factors(user_rows, features).astype(np.float32) @ self.item_factors.T)
+
+    def score_error(
+        self, user_rows: NDArray[np.int64], features: Features, scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The rounding of a dot product of d terms, by Cauchy and Schwarz; see `Recommender.score_error`."""
+        del scores
+        users = self.user_factors(user_rows, features)
+        lengths = np.sqrt(np.einsum("nd,nd->n", users, users))
+        rounding = (users.shape[1] + 4) * float(np.finfo(np.float32).eps)
+        return np.asarray(rounding * self._longest_item * lengths, dtype=np.float32)
 
     def exact_scores(
         self,
