@@ -146,6 +146,8 @@ def logs(name: str | None, file: Path, lines: int, *, follow: bool) -> None:
         paths = [path for path in paths if path.stem == name or re.fullmatch(rf"{re.escape(name)}-\d+", path.stem)]
         if not paths:
             raise UsageError(f"there is no log of {name!r}", remedy=f"There are: {', '.join(known) or 'none yet'}.")
+    if not paths:
+        note(f"no logs yet in {folder}")
     several = len(paths) > 1
 
     def show(path: Path, line: str) -> None:

@@ -90,7 +90,7 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
     """Returns routers, middlewares and services for these arms.
 
     Args:
-        arms: Arms that have at least one address.
+        arms: All arms; one without an address keeps its service, and with it its counts.
         collector_url: Where feedback goes, or None when nothing collects it.
         maximum_body: Greatest request body in bytes; larger ones are refused at the gateway.
     """

@@ -175,15 +175,15 @@ class ArmRunner:
                     replica = self.replicas[number] = self._make_replica(self.arm, number)
                     replica.process.start()
 
-    def route(self, weight: int) -> ArmRoute | None:
-        """Returns where the arm's requests go, or None when no process can take them."""
-        if self.retired:
-            # Processes that finish their requests keep a service, and with it the counts of the arm, but no share.
-            leaving = [replica for replica in self.replicas.values() if replica.phase is not Phase.STOPPING]
-            return ArmRoute(self.arm.name, None, ()) if leaving else None
+    def route(self, weight: int) -> ArmRoute:
+        """Returns where the arm's requests go.
+
+        An arm without a process that can take them has no share, but keeps its service: Traefik forgets the counts of a
+        service that leaves its configuration, and with them the evidence of how the arm failed.
+        """
         able = [replica for _, replica in sorted(self.replicas.items()) if replica.routable]
-        if not able:
-            return None
+        if self.retired or not able:
+            return ArmRoute(self.arm.name, None, ())
         return ArmRoute(self.arm.name, weight, tuple(one.url for one in able), tuple(one.grpc_url for one in able))
 
     def status(self, weight_applied: int) -> ArmStatus:

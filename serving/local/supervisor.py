@@ -244,8 +244,7 @@ class Supervisor:
         return state in (LoadState.DONE, LoadState.WITHOUT)
 
     def _routes(self) -> list[ArmRoute]:
-        routes = (runner.route(self._desired.weight(name)) for name, runner in sorted(self._arms.items()))
-        return [route for route in routes if route is not None]
+        return [runner.route(self._desired.weight(name)) for name, runner in sorted(self._arms.items())]
 
     def _write_routes(self, routes: list[ArmRoute]) -> bool:
         port = self._services.collector_port

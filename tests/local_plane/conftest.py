@@ -26,7 +26,7 @@ from slipway.serving.local.settings import PlaneSettings
 STANDIN = Path(__file__).with_name("standin_predictor.py")
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 45.0) -> Any:
     """Returns the first true value of a condition; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -58,6 +58,11 @@ class Load:
     def __exit__(self, *_: object) -> None:
         for thread in self._threads:
             thread.join()
+
+    def stop(self) -> None:
+        """Sends nothing more."""
+        with self._lock:
+            self.total = self.sent
 
     def _client(self) -> None:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -127,7 +132,7 @@ class Plane:
 
     def up(self, **changes: Any) -> Observed:
         control.start(self.settings(**changes))
-        return control.wait_until_ready(self.directory, seconds=20)
+        return control.wait_until_ready(self.directory, seconds=60)
 
     @property
     def observed(self) -> Observed:
@@ -137,7 +142,7 @@ class Plane:
         observed = self.observed
         return {name: arm.weight_applied for name, arm in observed.arms.items() if arm.weight_applied} == weights
 
-    def eventually(self, condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+    def eventually(self, condition: Callable[[], Any], seconds: float = 45.0) -> Any:
         return eventually(condition, seconds)
 
     def load(self, total: int, **changes: Any) -> Load:

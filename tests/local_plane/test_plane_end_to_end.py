@@ -149,7 +149,7 @@ def test_feedback_through_the_gateway_is_joined_and_seen_by_prometheus(served: S
     assert status in (200, 202), accepted
     prometheus = read_observed(served.directory).endpoints["prometheus"]
     url = f"{prometheus}/api/v1/query?query=slipway_joined_clicked_requests_total"
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 45
     while time.monotonic() < deadline:
         rows = (get_json(url) or {"data": {"result": []}})["data"]["result"]
         if rows and float(rows[0]["value"][1]) >= 1:
@@ -163,7 +163,7 @@ def test_features_come_back_after_redis_was_lost(served: Served) -> None:
     redis = read_observed(served.directory).services["redis"].pid
     assert redis is not None
     os.kill(redis, signal.SIGKILL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     seen = set()
     while time.monotonic() < deadline:
         status = read_observed(served.directory).services["redis"]

@@ -131,7 +131,7 @@ def test_two_projects_run_side_by_side(plane: Any, tmp_path: Path) -> None:
             one.desire([one.arm(version, replicas=1)], {f"films-v{version}": 100})
             control.start(one.settings())
         for one in (plane, other):
-            control.wait_until_ready(one.directory, seconds=20)
+            control.wait_until_ready(one.directory, seconds=60)
         assert plane.gateway_port != other.gateway_port
         assert plane.ask()[1]["version"] == "1"
         assert other.ask()[1]["version"] == "7"
