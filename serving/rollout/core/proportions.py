@@ -14,7 +14,7 @@ from scipy.special import betaln
 from slipway.serving.rollout.core.hypergeometric import Floats
 
 _PRIOR = 0.5
-_HALVINGS = 60
+_HALVINGS = 40
 
 
 def rate_interval(bad: int, n: int, alpha: float) -> tuple[float, float]:

@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 def to_plain(value: Any) -> Any:
     """Returns dataclasses, mappings and tuples as dictionaries and lists of plain values."""
+    if isinstance(value, float | str):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Enum):
@@ -25,6 +27,8 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
+        if value and isinstance(value[0], float):
+            return list(value)
         return [to_plain(item) for item in value]
     return value
 
@@ -51,12 +55,16 @@ def from_json(cls: type[T], text: str | bytes) -> T:
 
 def from_plain(cls: Any, value: Any) -> Any:
     """Returns `value`, as `to_plain` made it, in the type `cls`."""
+    if cls is float:
+        return float(value)
     origin, arguments = get_origin(cls), get_args(cls)
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
         return from_plain(next(option for option in arguments if option is not types.NoneType), value)
     if origin is tuple:
+        if arguments[0] is float:
+            return tuple(map(float, value))
         return tuple(from_plain(arguments[0], item) for item in value)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: from_plain(arguments[1], item) for key, item in value.items()}
@@ -70,7 +78,7 @@ def from_plain(cls: Any, value: Any) -> Any:
         return cls(**{name: from_plain(hints[name], item) for name, item in value.items()})
     if isinstance(cls, type) and issubclass(cls, Enum):
         return cls(value)
-    return float(value) if cls is float else value
+    return value
 
 
 @cache
