@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from slipway.contracts.errors import LockHeldError
 from slipway.contracts.files import exclusive_lock
@@ -36,12 +38,22 @@ def track(run: TrackedRun, project_directory: Path, tracking_uri: str | None) ->
     """
     registry = registry_for(project_directory, tracking_uri)
     try:
+        _check_reachable(registry.tracking_uri)
         with quiet_mlflow(), _alone(registry.tracking_uri):
             _write(run, registry.tracking_uri, registry.artifact_root)
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the training is done and kept
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         return f"{type(error).__name__}: {reason}"
     return None
+
+
+def _check_reachable(uri: str) -> None:
+    """Fails at once where nobody listens: importing MLflow takes seconds, and its client is slow to give up."""
+    address = urlsplit(uri)
+    if address.scheme in ("http", "https") and address.hostname:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        with socket.create_connection((address.hostname, port), timeout=5):
+            pass
 
 
 def _write(run: TrackedRun, uri: str, artifact_root: Path | None) -> None:
@@ -53,7 +65,7 @@ def _write(run: TrackedRun, uri: str, artifact_root: Path | None) -> None:
     if experiment is not None:
         identifier = experiment.experiment_id
     elif uri.startswith("sqlite:") and artifact_root is not None:
-        identifier = client.create_experiment(run.experiment, artifact_location=(artifact_root).as_uri())
+        identifier = client.create_experiment(run.experiment, artifact_location=artifact_root.as_uri())
     else:
         identifier = client.create_experiment(run.experiment)
     tracked = client.create_run(identifier, run_name=run.name, tags=dict(run.tags))
