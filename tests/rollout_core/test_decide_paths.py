@@ -143,6 +143,32 @@ def test_a_hard_fault_goes_back_at_once_also_at_pauses_and_gates(make_world, fau
     assert world.asked(SetWeights)[0].weights == {STABLE: 100, CANDIDATE: 0}
 
 
+@pytest.mark.parametrize("where", ["paused", "gate"])
+def test_evidence_of_harm_goes_back_also_at_pauses_and_gates(make_world, where):
+    steps = [
+        {"weight": 20, "minimum_dwell": "2s", "minimum_samples": 10, "gate": True, "requires": "noHarm"},
+        {"weight": 100, "minimum_dwell": "1h"},
+    ]
+    world = make_world({"steps": steps})
+    if where == "gate":
+        world.until(lambda state: state.phase is Phase.AWAITING_GATE)
+    else:
+        world.until(progressing(0))
+        world.look(Command("p", "pause"))
+    world.candidate_rates = {"clicks": 0.05}
+    world.until(lambda state: state.phase is Phase.ROLLING_BACK, 30)
+    assert "clicks" in world.state.reason
+
+
+def test_a_step_without_traffic_ends_after_its_dwell(make_world):
+    steps = [{"weight": 0, "minimum_dwell": "5s", "minimum_samples": 0}, *make_world().policy.model_dump()["steps"]]
+    world = make_world({"steps": steps}, candidate_rates={"clicks": 0.36})
+    world.until(progressing(0))
+    for _ in range(4):
+        assert world.look().step == 0
+    assert world.to_end().phase is Phase.PROMOTED
+
+
 def test_one_replica_of_two_lost_is_not_a_hard_fault(make_world):
     world = make_world()
     world.until(progressing(0))

@@ -223,7 +223,7 @@ def _weigh(state: State, policy: RolloutPolicy, step_since: float, stable: Targe
         return state
     dwell = now - step_since
     open_verdicts = [verdict for verdict in deciding(state) if not verdict.met]
-    complete = _all_judged(state, policy)
+    complete = step.weight == 0 or _all_judged(state, policy)
     if complete and not open_verdicts and dwell >= step.minimum_dwell:
         return _gate(state, policy, "Every guardrail fulfils what this step requires.", now)
     if step.deadline is not None and dwell > step.deadline:
