@@ -20,7 +20,7 @@ class MatrixFactorization(Recommender):
     """iALS (Hu et al. 2008; Rendle et al. 2022), with features RLFM (Agarwal & Chen 2009).
 
     A user's factors are an offset learnt from history plus, where the model reads features, a linear function of the
-    features at hand. A user without history is answered from features alone.
+    features at hand. A user without history is the mean of all users plus that function.
     """
 
     family: ClassVar[str] = "matrix_factorization"
@@ -81,9 +81,10 @@ class MatrixFactorization(Recommender):
     def user_factors(self, user_rows: NDArray[np.int64], features: Features) -> NDArray[np.float64]:
         """Returns the factors of users, float64 [n, d], each computed by itself."""
         factors = self.user_offsets[np.maximum(user_rows, 0)].astype(np.float64)
-        factors[user_rows < 0] = 0
+        unknown = user_rows < 0
+        factors[unknown] = 0
         if self.views:
-            factors += self.feature_weights[0].astype(np.float64)
+            factors[unknown] = self.feature_weights[0]
             factors += fixed_matmul(self.standardisation.apply(features), self.feature_weights[1:])
         return factors
 

@@ -22,4 +22,4 @@ class MatrixFactorizationParameters(Parameters):
     regularization_exponent: float = Field(1.0, ge=0, le=2)
     standard_deviation: float = Field(0.1, gt=0)
     alpha: float = Field(0.0, ge=0)
-    feature_regularization: float = Field(10.0, gt=0)
+    feature_regularization: float = Field(100.0, gt=0)

@@ -20,7 +20,7 @@ _LOSS_SAMPLE = 100_000
 
 @dataclass(frozen=True)
 class Factors:
-    """`user_offsets` float32 [n_users, d] is u - W f; `feature_weights` float32 [1 + m, d], first row the intercept."""
+    """`user_offsets`: float32 [n_users, d], u - W f. `feature_weights`: float32 [1 + m, d], mean of u, then W."""
 
     user_offsets: Float
     item_factors: Float
@@ -40,7 +40,9 @@ def train(
     """Factorises the interactions.
 
     With features the model is regression-based (RLFM, Agarwal & Chen 2009): the prior mean of a user's factors is a
-    linear function of the user's features, re-fitted each epoch by ridge regression.
+    linear function of the user's standardised features, re-fitted each epoch by ridge regression. The mean of all
+    users is no part of the prior, as it would pull everybody towards what is popular; it stands for users without
+    history.
 
     Raises:
         DataError: There are no interactions, or the factors became infinite.
@@ -70,7 +72,7 @@ def train(
     loss = _Loss(users, items, confidence, w0, seed)
     with single_threaded_blas() as pool:
         for epoch in range(resumed.epoch if resumed else 0, parameters.epochs):
-            prior = None if design is None else design @ weights
+            prior = None if design is None else design[:, 1:] @ weights[1:]
             user_factors = user_step.solve(item_factors, w0, prior, pool)
             if design is not None:
                 weights = _regress(design, user_factors, by_user.lengths > 0, parameters.feature_regularization)
@@ -81,7 +83,7 @@ def train(
                 )
             values = {"loss": loss(user_factors, item_factors)}
             state.save(epoch + 1, values, {"items": item_factors, "weights": weights})
-        prior = None if design is None else design @ weights
+        prior = None if design is None else design[:, 1:] @ weights[1:]
         user_factors = user_step.solve(item_factors, w0, prior, pool)
     offsets = user_factors if prior is None else user_factors - prior
     return Factors(offsets, item_factors, weights)
