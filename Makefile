@@ -23,7 +23,7 @@ $(BIN)/uv:
 # One stamp a lock: an environment is installed once, and again when its lock changes.
 .venv/.%-installed: requirements/%.txt pyproject.toml | $(BIN)/uv
 	@echo "[setup] Python packages of requirements/$*.txt"
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r $<
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r $<
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

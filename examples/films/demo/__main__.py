@@ -73,18 +73,18 @@ def _go(demo: Demo, directory: Path, rate: float, record: dict[str, Any]) -> Non
     _roll_out(demo, record, "v1", "films/1", "Promoted")
     demo.say("version 2: more factors, features from Redis")
     features = _train(demo, record, "2", ())
+    demo.say("version 3: as good a model, for a predictor that is slow and fails")
+    _train(demo, record, "3", THIRD)
+    demo.say("version 4: passed every gate, then its export mixed the films up")
+    _register_mixed_up(demo, directory)
     _, plane = demo.slipway("status", "-o", "json", quiet=True)
     tastes = read_tastes(features)
     demo.say(f"visitors: {len(tastes)} people, {rate:g} visits a second, through {plane['endpoints']['gateway']}")
     log = directory / "visits.jsonl"
+    faulty = ("--set", "serving.predictor=faulty_predictor:FaultyModel")
     with Visitors(plane["endpoints"]["gateway"], "films", tastes, rate=rate, log=log) as visitors:
         _roll_out(demo, record, "v2", "films/2", "Promoted", visitors)
-        demo.say("version 3: a good model behind a predictor that is slow and fails")
-        _train(demo, record, "3", THIRD)
-        faulty = ("--set", "serving.predictor=faulty_predictor:FaultyModel")
         _roll_out(demo, record, "v3", "films/3", "RolledBack", visitors, faulty)
-        demo.say("version 4: passed every gate, then its export mixed the films up")
-        _register_mixed_up(demo, directory)
         _roll_out(demo, record, "v4", "films/4", "RolledBack", visitors)
         record["visits"], record["unanswered"] = visitors.totals
     demo.say(f"{record['visits']:,} visits, {record['unanswered']} of them without an answer")
