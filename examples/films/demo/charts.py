@@ -92,7 +92,8 @@ def rollout_timeline(lines: Sequence[Line], candidate: str) -> str:
     events = [line for line in lines if line["type"] == "event"]
     begin = min(line["at"] for line in lines)
     end = max(line["at"] for line in lines) - begin
-    names = [verdict["guardrail"] for verdict in looks[-1]["verdicts"]]
+    compared = any(verdict["stable_samples"] for look in looks for verdict in look["verdicts"])
+    names = [verdict["guardrail"] for verdict in looks[-1]["verdicts"]] if compared else []
     with _figure(1 + len(names), 1.7 + 1.35 * len(names), [1.3, *[1.0] * len(names)]) as (figure, axes):
         times = [look["at"] - begin for look in looks]
         weights = [look["weights"].get(candidate, 0) for look in looks]
@@ -102,7 +103,7 @@ def rollout_timeline(lines: Sequence[Line], candidate: str) -> str:
         axes[0].set(ylim=(0, 108), ylabel="% of traffic", yticks=[0, 25, 50, 100])
         for axis, name in zip(axes[1:], names, strict=True):
             _guardrail(axis, name, looks, begin)
-        axes[-1].set_xlabel("seconds since the start of the rollout")
+        axes[-1].set(xlim=(0, end), xlabel="seconds since the start of the rollout")
         return _svg(figure)
 
 
@@ -117,7 +118,10 @@ def _guardrail(axis: Axes, name: str, looks: Sequence[Line], begin: float) -> No
     points = [
         (look["at"] - begin, verdict) for look in looks for verdict in look["verdicts"] if verdict["guardrail"] == name
     ]
-    ratio = any("odds" in verdict["measure"] for _, verdict in points)
+    # A guardrail with two margins is shown in the measure that it ended with.
+    measure = points[-1][1]["measure"]
+    points = [(time, verdict) for time, verdict in points if verdict["measure"] == measure]
+    ratio = "odds" in measure
     low, high = (0.02, 50.0) if ratio else (-1.0, 1.0)
     times = [time for time, _ in points]
 
@@ -143,7 +147,7 @@ def _guardrail(axis: Axes, name: str, looks: Sequence[Line], begin: float) -> No
         spread = [value for _, verdict in points for value in (verdict["lower"], verdict["upper"]) if value is not None]
         limit = min(1.0, 1.2 * max([0.02, *(abs(value) for value in spread[-20:])]))
         axis.set_ylim(-limit, limit)
-    axis.set_title(f"{name}: {points[-1][1]['measure']}", loc="left", fontsize=9.5, color=INK)
+    axis.set_title(f"{name}: {measure.replace('_', ' ')}", loc="left", fontsize=9.5, color=INK)
 
 
 def latency(visits: Sequence[Line]) -> str:

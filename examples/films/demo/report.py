@@ -121,7 +121,9 @@ def _steps(runs: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _short(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if isinstance(value, float | int) else str(value)
 
 
 def _curves(runs: Mapping[str, Any]) -> str:
@@ -135,10 +137,8 @@ def _curves(runs: Mapping[str, Any]) -> str:
 
 
 def _protocol(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    protocol = evaluations["2"]["protocol"]
-    return "; ".join(
-        f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items() if value not in (None, "")
-    )
+    protocol = str(evaluations["2"]["metrics"]["ndcg@10"]["protocol"])
+    return f"{protocol[:1].upper()}{protocol[1:]}."
 
 
 def _metrics(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
