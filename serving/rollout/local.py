@@ -64,14 +64,14 @@ class LocalPlane:
         """
         if not observed.is_fresh():
             return {}
-        total = sum(arm.weight_applied for arm in observed.arms.values())
         return {
             name: ArmObservation(
                 ready=arm.ready,
                 total=arm.total,
                 crash_looping=arm.crash_looping or arm.state == "failed",
                 restarts=arm.restarts,
-                weight_applied=round(100 * arm.weight_applied / total) if total else 0,
+                # Not a share of the sum: an arm without processes has no weight, and must not lift the others.
+                weight_applied=arm.weight_applied,
                 digest=digests.get(name),
             )
             for name, arm in observed.arms.items()
