@@ -18,7 +18,7 @@ from slipway.serving.rollout.core.planner import Plan, plan
 from slipway.serving.rollout.readings import Count, CounterReader, Snapshot, queries_for
 from slipway.serving.rollout.store import RolloutFolder, RolloutStore, new_rollout_id
 
-TRAFFIC_SECONDS = 30.0
+TRAFFIC_SECONDS = 10.0
 """How far back the traffic is measured for the plan."""
 
 
@@ -87,7 +87,7 @@ def create_rollout(prepared: Prepared) -> RolloutFolder:
 
 
 def measure_traffic(prepared: Prepared) -> Traffic | None:
-    """Returns the traffic of the last half minute; None when there is no stable version, or nothing was scraped.
+    """Returns the traffic of the last seconds; None when there is no stable version, or nothing was scraped.
 
     Raises:
         ServiceError: Prometheus does not answer.
@@ -110,7 +110,7 @@ def measure_traffic(prepared: Prepared) -> Traffic | None:
 
 
 def plan_rollout(prepared: Prepared) -> Plan:
-    """Returns what each step needs at the traffic of the last half minute.
+    """Returns what each step needs at the traffic of the last seconds.
 
     Raises:
         RolloutError: The traffic can never feed the policy, or there is none; says what would feed it.

@@ -83,6 +83,7 @@ def _go(demo: Demo, directory: Path, rate: float, record: dict[str, Any]) -> Non
     log = directory / "visits.jsonl"
     faulty = ("--set", "serving.predictor=faulty_predictor:FaultyModel")
     with Visitors(plane["endpoints"]["gateway"], "films", tastes, rate=rate, log=log) as visitors:
+        visitors.wait_for_visits(14)
         _roll_out(demo, record, "v2", "films/2", "Promoted", visitors)
         _roll_out(demo, record, "v3", "films/3", "RolledBack", visitors, faulty)
         _roll_out(demo, record, "v4", "films/4", "RolledBack", visitors)
@@ -115,6 +116,8 @@ def _roll_out(
     settings: tuple[str, ...] = (),
 ) -> None:
     _, ended = demo.slipway("rollout", "start", version, "--wait", "-o", "json", *settings, accept=(0, 3))
+    if not isinstance(ended, dict):
+        raise SlipwayError(f"the rollout of {version} was refused; see above", where="demo")
     demo.say(f"{version}: {ended['phase']}. {ended['reason']}")
     people = visitors.people if visitors else {}
     record["rollouts"].append({"title": title, **ended, "people": people})

@@ -122,6 +122,13 @@ class Visitors:
             seen = list(self._seconds.values())
         return sum(second.visits for second in seen), sum(second.failures for second in seen)
 
+    def wait_for_visits(self, seconds: float, *, deadline: float = 120.0) -> None:
+        """Returns when visitors have come for `seconds`, so that their traffic can be measured, or after `deadline`."""
+        until = time.monotonic() + deadline
+        while not self._stop.wait(0.1) and time.monotonic() < until:
+            if len({second for second, _ in list(self._seconds)}) > seconds:
+                return
+
     def _visit_until_stopped(self, number: int) -> None:
         draw = random.Random(f"{self._seed}/{number}")  # noqa: S311 - simulated people, no secret
         connection = http.client.HTTPConnection(self._host, timeout=10)
