@@ -48,34 +48,46 @@ def contents(report: dict[str, Any]) -> dict[str, bytes]:
     return found
 
 
+def kill_during(step: str, delay: float, folder: Path) -> bool:
+    """Kills a run `delay` seconds after it began a step; False if it ended before."""
+    process = subprocess.Popen(
+        [*COMMAND, "--name", f"run-{time.monotonic_ns()}"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.decode().startswith(f"{step}: started"):
+            break
+    try:
+        process.wait(timeout=delay)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    finally:
+        process.stderr.close()
+    return False
+
+
 @pytest.mark.end_to_end
 @pytest.mark.timeout(120 + 120 * KILLS)
 def test_a_killed_run_ends_with_the_same_weights_and_metrics(tmp_path: Path) -> None:
-    alone = write_small_project(tmp_path / "alone")
-    started = time.monotonic()
-    reference = run_to_the_end(alone)
-    duration = time.monotonic() - started
+    reference = run_to_the_end(write_small_project(tmp_path / "alone"))
     assert [step["status"] for step in reference["steps"]] == ["ran"] * 4
+    seconds = {step["step"]: step["seconds"] for step in reference["steps"]}
 
     chance = random.Random(os.environ.get("SLIPWAY_TEST_SEED", "3"))
     killed = write_small_project(tmp_path / "killed")
     kills = 0
     while kills < KILLS:
-        process = subprocess.Popen(
-            [*COMMAND, "--name", "mine"],
-            cwd=killed,
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            process.wait(timeout=chance.uniform(0.2, 0.9) * duration)
-            # It had been killed so far on that little was left: only kills count, so begin anew.
-            shutil.rmtree(killed / ".slipway")
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
+        finished = {folder.name for folder in (killed / ".slipway" / "cache").glob("*/")}
+        step = chance.choice([step for step in seconds if step not in finished] or ["evaluate"])
+        kills += kill_during(step, chance.uniform(0.0, 1.0) * seconds[step], killed)
+        if chance.random() < 0.2:
+            shutil.rmtree(killed / ".slipway")  # begin anew: most kills would be late ones otherwise
     report = run_to_the_end(killed)
     found, expected = contents(report), contents(reference)
     assert sorted(found) == sorted(expected)
