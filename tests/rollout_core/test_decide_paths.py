@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from slipway.contracts.rollout import ASSIGNMENT
+from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, RolloutSpec
+from slipway.serving.rollout.core.decide import new_state
 from slipway.serving.rollout.core.explain import explain
 from slipway.serving.rollout.core.types import (
     Alarm,
@@ -470,6 +471,81 @@ def test_a_hard_fault_while_promoting_goes_back_with_the_alias(make_world):
     assert world.look().phase is Phase.ROLLING_BACK
     assert world.to_end().phase is Phase.ROLLED_BACK
     assert (world.champion, world.weights) == ("1", {STABLE: 100, CANDIDATE: 0})
+
+
+def test_promotion_waits_until_the_registry_shows_the_new_champion(make_world):
+    world = make_world(candidate_rates={"clicks": 0.36})
+    world.until(lambda state: state.phase is Phase.PROMOTING)
+    for _ in range(10):
+        world.champion = "1"
+        assert world.look().phase is Phase.PROMOTING
+        assert world.asked(MoveAlias)[0].version == "2"
+        assert not world.asked(StopArm)
+
+
+def test_going_back_waits_until_the_registry_shows_the_old_champion(make_world):
+    world = make_world(candidate_rates={"clicks": 0.36})
+    world.until(lambda state: state.phase is Phase.PROMOTING)
+    world.look(Command("a", "abort"))
+    for _ in range(10):
+        world.champion = "2"
+        assert world.look().phase is Phase.ROLLING_BACK
+        assert world.asked(MoveAlias)[0].version == "1"
+    assert world.to_end().phase is Phase.ROLLED_BACK
+
+
+def test_requests_before_the_first_weight_was_in_force_are_warm_up_and_no_evidence(make_world):
+    world = make_world()
+    world.until(lambda state: state.traffic_since is not None)
+    early = tuple(replace(count, start=count.start - 2, end=count.start) for count in world.windows())
+    world.readings = False
+    assert world.look(counts=early).comparisons == {}
+
+
+def test_a_window_from_the_future_is_an_error_and_does_not_shut_out_those_that_follow(make_world):
+    world = make_world()
+    world.until(progressing(0))
+    far = tuple(replace(count, start=count.start + 9e5, end=count.end + 9e5) for count in world.windows())
+    before = world.state.comparisons
+    world.readings = False
+    assert world.look(counts=far).comparisons == before
+    assert "future" in str(world.state.clocks["errors"].error)
+    world.readings = True
+    assert world.look().comparisons != before
+
+
+def test_after_the_clock_was_set_back_the_timers_start_anew(make_world):
+    world = make_world()
+    world.until(progressing(1))
+    world.now -= 3600
+    world.readings = False
+    state = world.to_end(40)
+    assert state.phase is Phase.ROLLED_BACK
+    assert "No usable reading" in state.reason
+
+
+def test_verdicts_on_data_that_has_grown_old_are_not_met(make_world):
+    world = make_world({"no_data": {"hold_for": "5s", "then": "hold"}})
+    world.until(lambda state: progressing(1)(state) and any(verdict.met for verdict in state.verdicts))
+    world.readings = False
+    for _ in range(10):
+        world.look()
+    assert not any(verdict.met for verdict in world.state.verdicts if verdict.guardrail != ASSIGNMENT)
+    assert world.state.phase is Phase.PROGRESSING
+
+
+def test_a_state_that_begins_with_a_version_that_went_back_waits_for_retry(make_world):
+    world = make_world()
+    spec = RolloutSpec(
+        id="r2",
+        model="films",
+        candidates=(ArmTarget(arm=CANDIDATE, version="2", digest="two"),),
+        stable=ArmTarget(arm=STABLE, version="1", digest="one"),
+        policy=world.policy,
+    )
+    world.state = new_state(spec, world.now, went_back=("two",))
+    assert world.look().phase is Phase.ROLLED_BACK
+    assert world.look(Command("r", "retry")).phase is Phase.PENDING
 
 
 def test_no_arm_is_stopped_before_its_weight_of_zero_was_seen(make_world):
