@@ -318,6 +318,7 @@ def test_a_version_that_went_back_is_tried_again_only_on_retry_or_with_another_d
         world.look(desired=Target(CANDIDATE, "2", "two"))
         assert world.state.phase is Phase.ROLLED_BACK
         assert world.actions == ()
+        assert "Evidence of harm" in world.state.reason
     world.candidate_rates = {}
     assert world.look(desired=Target(CANDIDATE, "2", "mended")).phase is Phase.PENDING
 
@@ -483,6 +484,26 @@ def test_promotion_waits_until_the_registry_shows_the_new_champion(make_world):
         assert not world.asked(StopArm)
 
 
+def test_a_first_version_is_not_promoted_before_the_registry_shows_it(make_world):
+    world = make_world(first=True)
+    world.until(lambda state: state.phase is Phase.PROMOTING)
+    for _ in range(5):
+        world.champion = None
+        assert world.look().phase is Phase.PROMOTING
+    assert world.to_end().phase is Phase.PROMOTED
+
+
+def test_worse_by_the_odds_and_inside_the_absolute_margin_is_tolerated(make_world):
+    errors = {"name": "errors", "kind": "errors", "margin": {"odds_ratio": 1.2, "absolute": 0.02}}
+    world = make_world({"guardrails": [errors]}, candidate_rates={"errors": 0.006}, stable_rates={"errors": 0.001})
+    world.requests = 2000
+    assert world.to_end().phase is Phase.PROMOTED
+    alone = {**errors, "margin": {"odds_ratio": 1.2}}
+    world = make_world({"guardrails": [alone]}, candidate_rates={"errors": 0.006}, stable_rates={"errors": 0.001})
+    world.requests = 2000
+    assert world.to_end().phase is Phase.ROLLED_BACK
+
+
 def test_going_back_waits_until_the_registry_shows_the_old_champion(make_world):
     world = make_world(candidate_rates={"clicks": 0.36})
     world.until(lambda state: state.phase is Phase.PROMOTING)
@@ -525,13 +546,23 @@ def test_after_the_clock_was_set_back_the_timers_start_anew(make_world):
 
 
 def test_verdicts_on_data_that_has_grown_old_are_not_met(make_world):
-    world = make_world({"no_data": {"hold_for": "5s", "then": "hold"}})
-    world.until(lambda state: progressing(1)(state) and any(verdict.met for verdict in state.verdicts))
+    steps = [{"weight": 50, "minimum_dwell": "1h"}, {"weight": 100}]
+    world = make_world({"no_data": {"hold_for": "5s", "then": "hold"}, "steps": steps})
+    world.until(lambda state: any(verdict.met for verdict in state.verdicts if verdict.guardrail != ASSIGNMENT))
     world.readings = False
     for _ in range(10):
         world.look()
     assert not any(verdict.met for verdict in world.state.verdicts if verdict.guardrail != ASSIGNMENT)
     assert world.state.phase is Phase.PROGRESSING
+
+
+def test_a_step_that_asks_for_no_samples_still_asks_for_a_reading_of_its_own(make_world):
+    steps = [{"weight": w, "minimum_dwell": "0s", "minimum_samples": 0, "requires": "noHarm"} for w in (5, 50)]
+    world = make_world({"steps": [*steps, {"weight": 100}]})
+    world.until(progressing(1))
+    world.readings = False
+    for _ in range(10):
+        assert world.look().step == 1
 
 
 def test_a_state_that_begins_with_a_version_that_went_back_waits_for_retry(make_world):

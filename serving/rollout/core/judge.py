@@ -123,7 +123,7 @@ def _fresh(state: State, guardrail: Guardrail, policy: RolloutPolicy, now: float
     return (
         last is not None
         and state.step_since is not None
-        and last >= state.step_since
+        and last > state.step_since
         and now - last <= policy.no_data.hold_for
     )
 
