@@ -38,7 +38,7 @@ from slipway.serving.rollout.core.types import (
 
 STABLE, CANDIDATE = "films-v1", "films-v2"
 SETTINGS = settings(
-    max_examples=60,
+    max_examples=45,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
