@@ -321,9 +321,9 @@ def _go_back(state: State, observations: Observations, policy: RolloutPolicy, no
 def _hold(state: State, observations: Observations, why: str, now: float) -> State:
     """Both are bad: the traffic stays where it is, unless the policy names a version that is known to be good."""
     alarm = f"{state.candidate.arm} is bad and {why}; holding the traffic where it is."
-    weights = state.weights
-    if state.phase is not Phase.HOLDING:
-        weights = health.weights_seen(state, observations) or state.weights_confirmed or state.weights
+    weights = state.weights if state.phase is Phase.HOLDING else {}
+    # What is in force, which may be neither what was asked for last nor what was seen last; not known, it is let be.
+    weights = weights or health.weights_seen(state, observations)
     good = state.known_good
     judged = {target.arm for target in (*state.candidates, state.stable) if target is not None}
     if good is not None and good.arm not in judged and health.arm_is_healthy(observations, good.arm):

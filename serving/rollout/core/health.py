@@ -20,11 +20,12 @@ def seen(observations: Observations, arm: str) -> ArmObservation | None:
     found = observations.arms.get(arm)
     if found is None:
         return ArmObservation(ready=0, total=0, weight_applied=0)
-    numbers = (found.ready, found.total, found.restarts, found.weight_applied or 0)
-    if not all(isinstance(number, int | float) and math.isfinite(number) and number >= 0 for number in numbers):
-        # A crash loop is a fault even where the numbers beside it cannot be.
-        return ArmObservation(ready=0, total=1, crash_looping=True) if found.crash_looping else None
-    return found
+    weight = found.weight_applied
+    if all(map(_can_be, (found.ready, found.total, found.restarts, weight or 0))):
+        return found
+    # A crash loop is a fault even where the numbers beside it cannot be.
+    weight = weight if _can_be(weight or 0) else None
+    return ArmObservation(0, 1, crash_looping=True, weight_applied=weight) if found.crash_looping else None
 
 
 def gone(observations: Observations, arm: str) -> bool:
@@ -107,6 +108,10 @@ def carries_traffic(state: State, observations: Observations) -> bool:
         elif found.weight_applied > 0:
             return True
     return False
+
+
+def _can_be(number: float) -> bool:
+    return isinstance(number, int | float) and math.isfinite(number) and number >= 0
 
 
 def _other_bundle(found: ArmObservation, target: Target) -> bool:
