@@ -56,7 +56,14 @@ def start(
     retry: bool,
     force: bool,
 ) -> None:
-    """Roll a registered version out; by default the one with the alias `challenger`."""
+    """Roll a registered version out; by default the one with the alias `challenger`.
+
+    \b
+    Examples:
+      slipway rollout start
+      slipway rollout start films/3 --wait
+      slipway rollout start films@challenger --set rollout.alpha=0.01 --plan
+    """
     from slipway.contracts.project import load_project
     from slipway.serving.rollout.start import create_rollout, plan_rollout, prepare
 
@@ -85,7 +92,13 @@ def start(
 @output_option
 @click.option("--all", "all_rollouts", is_flag=True, help="Every rollout, a line each.")
 def status(rollout_id: str | None, file: Path, output: str, *, all_rollouts: bool) -> None:
-    """Show phase, step, weights and the verdict of every guardrail."""
+    """Show phase, step, weights and the verdict of every guardrail.
+
+    \b
+    Example:
+      slipway rollout status
+      slipway rollout status --all -o json
+    """
     store = _store(file)
     if all_rollouts:
         emit([_summary(folder) for folder in store.all()], output)
@@ -100,12 +113,17 @@ def status(rollout_id: str | None, file: Path, output: str, *, all_rollouts: boo
 @file_option
 @output_option
 def watch(rollout_id: str | None, file: Path, output: str) -> None:
-    """Follow a rollout to its end; exit code 3 if it went back."""
+    """Follow a rollout to its end; exit code 3 if it went back.
+
+    \b
+    Example:
+      slipway rollout watch
+    """
     _follow(_store(file).find(rollout_id), output)
 
 
 def _command(name: str, kind: str, text: str) -> None:
-    @rollout.command(name=name, help=text)
+    @rollout.command(name=name, help=f"{text}\n\n\b\nExample:\n  slipway rollout {name}")
     @_ID
     @file_option
     def give(rollout_id: str | None, file: Path) -> None:
@@ -132,7 +150,12 @@ _command("abort", "abort", "Take the candidate back now.")
 @output_option
 @click.option("--wait", is_flag=True, help="Follow it to its end; exit code 3 if it went back.")
 def retry(rollout_id: str | None, file: Path, output: str, *, wait: bool) -> None:
-    """Try a version again that went back, as a new rollout."""
+    """Try a version again that went back, as a new rollout.
+
+    \b
+    Example:
+      slipway rollout retry --wait
+    """
     from slipway.contracts.project import load_project
     from slipway.serving.rollout.start import create_rollout, prepare
 
@@ -151,7 +174,13 @@ def retry(rollout_id: str | None, file: Path, output: str, *, wait: bool) -> Non
 @file_option
 @output_option
 def history(rollout_id: str | None, file: Path, output: str) -> None:
-    """List every event and verdict, oldest first."""
+    """List every event and verdict, oldest first.
+
+    \b
+    Example:
+      slipway rollout history
+      slipway rollout history -o json
+    """
     lines = _store(file).find(rollout_id).history()
     rows = [
         {
@@ -169,7 +198,13 @@ def history(rollout_id: str | None, file: Path, output: str) -> None:
 @file_option
 @output_option
 def explain(rollout_id: str | None, file: Path, output: str) -> None:
-    """Say for each decision what was read, what bound it gave, and the rule that followed."""
+    """Say for each decision what was read, what bound it gave, and the rule that followed.
+
+    \b
+    Example:
+      slipway rollout explain
+      slipway rollout explain -o json
+    """
     folder = _store(file).find(rollout_id)
     lines = folder.history()
     emit(lines, output, table=lambda: _explanation(folder, lines))

@@ -78,7 +78,6 @@ class TrackingSpec(_Spec):
     """
 
     uri: str | None = None
-    experiment: str | None = None
 
 
 class PortsSpec(_Spec):
@@ -105,6 +104,14 @@ class ServingSpec(_Spec):
     capture_retention: Duration = timedelta(days=30)
     predictor: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     ports: PortsSpec = PortsSpec()
+
+    @model_validator(mode="after")
+    def _feedback_can_arrive(self) -> ServingSpec:
+        if self.request_expiry < self.feedback_wait:
+            raise ValueError(
+                "request_expiry is shorter than feedback_wait: feedback that is waited for would be refused"
+            )
+        return self
 
 
 class Project(_Spec):

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slipway.contracts.errors import SlipwayError
 from slipway.contracts.files import exclusive_lock
@@ -16,7 +17,17 @@ from slipway.serving.rollout.controller import Controller
 from slipway.serving.rollout.local import LocalPlane
 from slipway.serving.rollout.store import RolloutStore
 
+if TYPE_CHECKING:
+    from slipway.models.registry import Registry
+
 log = logging.getLogger("slipway.rollout")
+
+
+def _registry(project: Path) -> Registry:
+    from slipway.contracts.project import load_project
+    from slipway.models.registry import registry_for
+
+    return registry_for(project, load_project(project).tracking.uri)
 
 
 def main() -> None:
@@ -31,10 +42,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
 
-    from slipway.models.registry import registry_for
-
     layout = PlaneLayout(options.project)
-    plane = LocalPlane(options.project, lambda: registry_for(options.project))
+    plane = LocalPlane(options.project, lambda: _registry(options.project))
     controller = Controller(plane, RolloutStore(layout.rollouts))
     with exclusive_lock(layout.rollouts / "controller.lock", holder="the rollout controller", remedy="Wait for it."):
         plane.warm_up()

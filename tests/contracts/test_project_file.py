@@ -116,3 +116,12 @@ def test_state_lies_beside_the_project_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", ["1 parsec", "-1", "1.5MiB"])
 def test_a_body_limit_that_is_no_size_is_refused(size: str) -> None:
     assert problems_of(SMALLEST, f"serving.maximum_body={size}")[0][1].startswith("serving.maximum_body")
+
+
+def test_a_field_that_nothing_reads_is_not_accepted() -> None:
+    assert problems_of(SMALLEST, "tracking.experiment=mine")[0][1] == "tracking.experiment"
+
+
+def test_requests_that_expire_before_their_feedback_may_come_are_refused() -> None:
+    found = problems_of(SMALLEST, "serving.feedback_wait=2h", "serving.request_expiry=1h")
+    assert "feedback_wait" in found[0][2]

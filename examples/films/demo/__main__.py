@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from slipway.examples.films.demo.visitors import Visitors, read_tastes
 
 FIRST = ("model.parameters.factors=4", "model.parameters.epochs=4", "model.features=[]")
 """The first version: four factors, few epochs, no features. Better than popularity, and easy to beat."""
+
+MARK = ".slipway-demo"
+"""Tells a folder that a demo made, and may remove, from a project of the user's own."""
 
 THIRD = ("model.seed=43",)
 """The third is as good a model as the second; it is its predictor that has faults."""
@@ -30,6 +35,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("demo"), help="folder that the demo makes")
     parser.add_argument("--rate", type=float, default=120.0, help="visits a second")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an ended demo stops its servers as an interrupted one
     try:
         run(options.directory.resolve(), options.rate)
     except SlipwayError as error:
@@ -41,9 +47,15 @@ def main() -> None:
 
 
 def run(directory: Path, rate: float) -> None:
-    """Makes the project anew, goes through all parts, and writes the report."""
+    """Makes the project anew, goes through all parts, and writes the report.
+
+    Raises:
+        SlipwayError: The folder holds something else than an earlier demo, or a part ended otherwise than it should.
+    """
     demo = Demo(directory)
-    if (directory / "slipway.yaml").exists():
+    if directory.exists() and not (directory / MARK).exists():
+        raise SlipwayError("this folder is not an earlier demo", where=str(directory), remedy="Name another folder.")
+    if directory.exists():
         demo.say(f"an earlier demo is in {directory}: its folder is made anew")
         demo.slipway("down", quiet=True, accept=(0, 1))
         shutil.rmtree(directory)
@@ -51,13 +63,14 @@ def run(directory: Path, rate: float) -> None:
     demo.directory = directory.parent
     demo.slipway("init", "films", str(directory))
     demo.directory = directory
+    (directory / MARK).write_text("made by the demo, and made anew by the next one\n")
     record: dict[str, Any] = {"runs": {}, "rollouts": [], "rate": rate}
     try:
         _go(demo, directory, rate, record)
     finally:
         demo.slipway("down", accept=(0, 1))
     record["parts"] = demo.parts
-    record["seconds"] = demo.parts and round(sum(part["seconds"] for part in demo.parts), 1)
+    record["seconds"] = round(time.monotonic() - demo.began, 1)
     (directory / "demo.json").write_text(json.dumps(record, indent=2))
 
     from slipway.examples.films.demo.report import write_report

@@ -126,7 +126,9 @@ class Visitors:
         """Returns when visitors have come for `seconds`, so that their traffic can be measured, or after `deadline`."""
         until = time.monotonic() + deadline
         while not self._stop.wait(0.1) and time.monotonic() < until:
-            if len({second for second, _ in list(self._seconds)}) > seconds:
+            with self._lock:
+                seen = {second for second, _ in self._seconds}
+            if len(seen) > seconds:
                 return
 
     def _visit_until_stopped(self, number: int) -> None:
