@@ -37,7 +37,9 @@ demo: setup ## Train on real film ratings, roll a better model out, take two bad
 
 test: .venv/.dev-installed ## Run all tests
 	@tools/system_packages.sh redis-server prometheus chromium
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/end_to_end
+	@echo "[test] a whole project with real traffic, alone on the machine"
+	@$(BIN)/python -m pytest tests/end_to_end
 
 lint: .venv/.dev-installed ## Style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
