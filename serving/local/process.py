@@ -67,8 +67,10 @@ class ManagedProcess:
         *,
         grace_seconds: float,
         say: Callable[[str], None],
+        longest_backoff_seconds: float = LONGEST_BACKOFF_SECONDS,
     ) -> None:
         self._make_spec = make_spec
+        self._longest_backoff = longest_backoff_seconds
         self._layout = layout
         self._grace_seconds = grace_seconds
         self._say = say
@@ -229,7 +231,7 @@ class ManagedProcess:
     def _crashed(self, status: int | None) -> None:
         self.last_exit = status
         self._crashes_in_a_row += 1
-        delay = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(self._crashes_in_a_row - 1, 16))
+        delay = min(self._longest_backoff, FIRST_BACKOFF_SECONDS * 2 ** min(self._crashes_in_a_row - 1, 16))
         self._next_start_at = time.monotonic() + delay
         how = "an unknown status" if status is None else f"signal {-status}" if status < 0 else f"status {status}"
         self._say(f"{self.name}: exited with {how}; starts again in {delay:g} s")

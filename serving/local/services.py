@@ -15,6 +15,10 @@ from slipway.serving.local.settings import PlaneSettings
 ORDER = (programs.REDIS, programs.PROMETHEUS, programs.COLLECTOR, programs.GATEWAY, programs.CONTROLLER)
 
 
+LONGEST_BACKOFF_SECONDS = 2.0
+"""Shorter than a predictor's: without gateway, readings or controller, a bad version is not taken back in time."""
+
+
 class Services:
     """Makes and holds these processes.
 
@@ -40,7 +44,13 @@ class Services:
             del makers[programs.CONTROLLER]
         # A restarted controller or collector loses nothing; a gateway gets the time to finish its requests.
         self.processes = {
-            name: ManagedProcess(makers[name], settings.layout, grace_seconds=settings.grace_seconds, say=say)
+            name: ManagedProcess(
+                makers[name],
+                settings.layout,
+                grace_seconds=settings.grace_seconds,
+                say=say,
+                longest_backoff_seconds=LONGEST_BACKOFF_SECONDS,
+            )
             for name in ORDER
             if name in makers
         }
