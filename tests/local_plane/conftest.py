@@ -19,7 +19,7 @@ import pytest
 from slipway.serving.local import control
 from slipway.serving.local.desired import Arm, Desired, write_desired
 from slipway.serving.local.observed import Observed, read_observed
-from slipway.serving.local.probes import get_json
+from slipway.serving.local.probes import get_json, requests_in_flight
 from slipway.serving.local.records import marked_processes
 from slipway.serving.local.settings import PlaneSettings
 
@@ -154,6 +154,11 @@ class Plane:
     def ask_arm(self, arm: str) -> tuple[int, Any]:
         port = int(self.observed.endpoints["direct"].rsplit(":", 1)[1])
         return ask(port, "/v1/models/films:predict", b"{}", {"x-slipway-arm": arm})
+
+    def in_flight(self, arm: str) -> int:
+        """Returns the requests that the arm's processes say they are answering now."""
+        replicas = self.observed.arms[arm].replicas
+        return int(sum(requests_in_flight(replica.metrics_url) or 0 for replica in replicas))
 
     def scraped(self, query: str) -> list[dict[str, Any]]:
         url = f"{self.observed.endpoints['prometheus']}/api/v1/query?query={quote(query)}"
