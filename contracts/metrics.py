@@ -14,6 +14,9 @@ LATENCY_BUCKETS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25
 SCORE_BUCKETS = tuple(round(-0.5 + 0.1 * step, 1) for step in range(26))
 """Upper bounds of the histogram of the best score in an answer."""
 
+SMOKE_TEST_HEADER = "x-slipway-smoke-test"
+"""Marks a request of the smoke test, which a predictor answers but does not count; gateways remove it from outside."""
+
 
 @dataclass(frozen=True)
 class MetricDefinition:

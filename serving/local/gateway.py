@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contracts.files import write_atomically, write_json
-from slipway.contracts.metrics import LATENCY_BUCKETS
+from slipway.contracts.metrics import LATENCY_BUCKETS, SMOKE_TEST_HEADER
 from slipway.serving.local.probes import get_json
 
 PREDICTION_SERVICE = "slipway-prediction"
@@ -113,7 +113,7 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
         "rule": "PathPrefix(`/v1/models/`) || PathPrefix(`/v2/models/`)",
         "entryPoints": ["public"],
         "service": PREDICTION_SERVICE,
-        "middlewares": ["limit", "retry"],
+        "middlewares": ["outside", "limit", "retry"],
     }
     if any(arm.grpc_urls for arm in arms):
         services[GRPC_SERVICE] = _weighted({f"{arm.name}-grpc": arm.weight for arm in arms if arm.grpc_urls})
@@ -121,7 +121,7 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
             "rule": f"PathRegexp(`{_GRPC_METHODS}`)",
             "entryPoints": ["grpc"],
             "service": GRPC_SERVICE,
-            "middlewares": ["retry"],
+            "middlewares": ["outside", "retry"],
         }
     if collector_url is not None:
         services[FEEDBACK_SERVICE] = _balancer((collector_url,))
@@ -129,7 +129,7 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
             "rule": "Path(`/v1/feedback`)",
             "entryPoints": ["public"],
             "service": FEEDBACK_SERVICE,
-            "middlewares": ["limit", "retry"],
+            "middlewares": ["outside", "limit", "retry"],
         }
     retry = {
         "attempts": _RETRY_ATTEMPTS,
@@ -139,6 +139,7 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
         "status": ["502-504"],
         "retryNonIdempotentMethod": True,
     }
+    outside = {"headers": {"customRequestHeaders": {SMOKE_TEST_HEADER: ""}}}  # an empty value removes the header
     # The limit of `retry` itself only ends the retries of larger requests.
     limit = {"maxRequestBodyBytes": maximum_body, "memRequestBodyBytes": maximum_body}
     transport = {
@@ -152,7 +153,7 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
     return {
         "http": {
             "routers": routers,
-            "middlewares": {"retry": {"retry": retry}, "limit": {"buffering": limit}},
+            "middlewares": {"outside": outside, "retry": {"retry": retry}, "limit": {"buffering": limit}},
             "services": services,
             "serversTransports": {"predictors": transport},
         }

@@ -13,6 +13,7 @@ import numpy as np
 from slipway.contracts.bundle import read_bundle
 from slipway.contracts.errors import BundleError
 from slipway.contracts.events import RequestSigner
+from slipway.contracts.metrics import SMOKE_TEST_HEADER
 from slipway.models.families import load_model
 from slipway.models.ranking import recommend
 from slipway.serving.predictor.batching import MicroBatcher
@@ -121,12 +122,13 @@ class BundleModel(Model):  # type: ignore[misc]
         self._batches.close()
 
     async def predict(self, payload: PredictionRequest, headers: dict[str, str] | None = None) -> Answer:
-        """Answers a checked request."""
-        del headers
+        """Answers a checked request; one of the smoke test leaves no trace in counters and events."""
         started = time.perf_counter()
         predictions = await self._batches.submit(payload.queries)
         issued = time.time()
         answer = Answer(payload, self._signer.issue(self.name, self.version, issued), predictions)
+        if SMOKE_TEST_HEADER in (headers or {}):
+            return answer
         self._count(predictions)
         self._send(answer, issued, (time.perf_counter() - started) * 1000)
         return answer

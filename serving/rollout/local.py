@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from slipway.contracts.errors import SlipwayError
+from slipway.contracts.metrics import SMOKE_TEST_HEADER
 from slipway.serving.local.desired import Arm, Desired, update_desired
 from slipway.serving.local.observed import Observed, read_observed
 from slipway.serving.rollout.core.types import (
@@ -143,7 +144,8 @@ class LocalPlane:
     def _problem_of(self, url: str, arm: Arm) -> str | None:
         body = {"instances": [{"user": user} for user in SMOKE_TEST_USERS]}
         try:
-            response = self._client.post(f"{url}/v1/models/{arm.model}:predict", json=body)
+            path = f"/v1/models/{arm.model}:predict"
+            response = self._client.post(f"{url}{path}", json=body, headers={SMOKE_TEST_HEADER: "1"})
             answer = response.json()
         except (httpx.HTTPError, ValueError) as error:
             return f"no usable answer ({type(error).__name__})"

@@ -26,7 +26,7 @@ class Predictor:
         self.ready_after = float(os.environ.get("STANDIN_READY_AFTER", "0"))
         self.code = int(os.environ.get("STANDIN_CODE", "200"))
 
-    async def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    async def answer(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         if path == "/v2/health/ready":
             ready = not self.stopping and time.monotonic() - self.started >= self.ready_after
             return (200 if ready else 503), b"{}"
@@ -40,6 +40,7 @@ class Predictor:
             if self.delay:
                 await asyncio.sleep(self.delay)
             answer = {"version": self.arguments.version, "pid": os.getpid(), "path": path, "length": len(body)}
+            answer["headers"] = sorted(headers)
             self.answered += 1
             return self.code, json.dumps(answer).encode()
         finally:
@@ -52,8 +53,8 @@ class Predictor:
                 first, *lines = head.decode("latin-1").split("\r\n")
                 headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
-                method, path, _ = first.split(" ", 2)
-                code, content = await self.answer(method, path, body)
+                _, path, _ = first.split(" ", 2)
+                code, content = await self.answer(path, body, headers)
                 close = "Connection: close\r\n" if self.stopping else ""
                 writer.write(f"HTTP/1.1 {code} -\r\nContent-Length: {len(content)}\r\n{close}\r\n".encode() + content)
                 await writer.drain()

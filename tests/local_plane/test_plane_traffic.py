@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from slipway.contracts.metrics import SMOKE_TEST_HEADER
+
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("plane_traffic")]
 
 SLOW = {"STANDIN_DELAY": "0.003"}
@@ -114,6 +116,13 @@ def test_an_arm_without_traffic_answers_on_the_direct_address_outside_its_counts
     assert plane.ask()[1]["version"] == "1"
     plane.eventually(lambda: attempts(plane, "films-v1", "200") == 1)
     assert attempts(plane, "films-v2", "200") == 0
+
+
+def test_the_gateway_lets_nobody_outside_escape_the_counts_of_a_rollout(two_arms: Any) -> None:
+    code, answer = two_arms.ask(**{SMOKE_TEST_HEADER: "1", "x-own": "kept"})
+    assert code == 200
+    assert "x-own" in answer["headers"]
+    assert SMOKE_TEST_HEADER not in answer["headers"]
 
 
 def test_prometheus_scrapes_each_process_with_the_labels_of_its_arm(two_arms: Any) -> None:

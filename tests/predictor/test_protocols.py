@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slipway.contracts.events import RequestSigner, TokenOutcome, load_or_create_key
-from slipway.contracts.metrics import PREDICTOR_METRICS
+from slipway.contracts.metrics import PREDICTOR_METRICS, SMOKE_TEST_HEADER
 from slipway.models.families import load_model
 from slipway.models.ranking import recommend
 from slipway.serving.predictor.kserve_sdk import InferInput, InferRequest, InvalidInput
@@ -145,6 +145,19 @@ def test_every_request_is_counted_once_with_the_code_its_client_saw(predictor: A
     assert grown(f"slipway_predictions_total{{{ARM}}}") == 2
     assert grown(f"slipway_scores_count{{{ARM}}}") == 2
     assert grown('slipway_fallbacks_total{model="films",reason="unknown_user",version="2"}') == 1
+
+
+@pytest.mark.integration
+def test_a_smoke_test_is_answered_and_leaves_no_trace_in_what_rollouts_compare(predictor: Any) -> None:
+    before = predictor.metrics()
+    body = {"instances": [{"user": "nobody"}]}
+    code, answer = predictor.post("/v1/models/films:predict", body, **{SMOKE_TEST_HEADER: "1"})
+    assert (code, answer["predictions"][0]["fallback"]) == (200, "unknown_user")
+    after = predictor.metrics()
+    compared = ("slipway_predictions_total", "slipway_fallbacks_total", "slipway_empty", "slipway_scores")
+    assert {name: after[name] for name in after if name.startswith(compared)} == {
+        name: before[name] for name in before if name.startswith(compared)
+    }
 
 
 @pytest.mark.integration

@@ -38,7 +38,7 @@ def verdict_sentence(verdict: Verdict, guardrail: Guardrail, problem: str | None
         return f"No verdict on {noun}: {problem}"
     if verdict.measure == "hard_limit":
         side = "below" if guardrail.higher_is_better else "above"
-        return f"{rates}; {side} the hard limit of {_percent(verdict.margin)} by the evidence"
+        return f"{rates}; {side} the hard limit of {_percent(verdict.margin)} by the evidence{_lately(verdict, side)}"
     return f"{rates}; {_interval(verdict)}; {_conclusion(verdict, guardrail)}"
 
 
@@ -101,6 +101,14 @@ def _conclusion(verdict: Verdict, guardrail: Guardrail) -> str:
             asked = "enough for this step" if verdict.met else "more evidence needed"
             side = "upper" if not guardrail.higher_is_better else "lower"
             return f"no evidence of harm, {side} bound not yet inside {margin}: {asked}"
+
+
+def _lately(verdict: Verdict, side: str) -> str:
+    """Says so where the rate of the whole time is still inside the limit, and only the latest windows break it."""
+    if verdict.candidate_rate is None or verdict.margin is None:
+        return ""
+    broken = verdict.candidate_rate < verdict.margin if side == "below" else verdict.candidate_rate > verdict.margin
+    return "" if broken else " of the latest windows"
 
 
 def _margin_words(verdict: Verdict) -> str:

@@ -69,7 +69,10 @@ class Plan:
                 f"{step.weight:>6}% {step.requirement:>9} {_count(step.requests):>10} "
                 f"{_time(step.seconds):>8} {_time(step.unlucky_seconds):>8}  {step.slowest or 'dwell time'}"
             )
-        lines.append(f"at {self.requests_per_second:.3g} requests/s: {_time(self.seconds)} in all, if all goes well")
+        lines.append(
+            f"at {self.requests_per_second:.3g} requests/s: {_time(self.seconds)} in all "
+            "if it is just as good; a better version is proven sooner"
+        )
         if self.unplanned:
             lines.append(f"not planned, since stable's rate is not known: {', '.join(self.unplanned)}")
         return lines
