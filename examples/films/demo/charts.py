@@ -76,7 +76,15 @@ def metric_bars(metric: str, rows: Sequence[tuple[str, float, float | None, floa
             axes.barh(position, value, color=colour, height=0.6, alpha=0.85)
             if low is not None and high is not None:
                 axes.plot([low, high], [position, position], color=INK, linewidth=1.4)
-            axes.text(max(value, high or 0), position, f"  {value:.4f}", va="center", fontsize=9.5, color=INK)
+            axes.annotate(
+                f"{value:.4f}",
+                (max(value, high or 0), position),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9.5,
+                color=INK,
+            )
         axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
         axes.set_xlim(0, 1.2 * max(max(row[1], row[3] or 0) for row in rows))
         axes.grid(visible=False, axis="y")
@@ -122,7 +130,7 @@ def _guardrail(axis: Axes, name: str, looks: Sequence[Line], begin: float) -> No
     measure = points[-1][1]["measure"]
     points = [(time, verdict) for time, verdict in points if verdict["measure"] == measure]
     ratio = "odds" in measure
-    low, high = (0.02, 50.0) if ratio else (-1.0, 1.0)
+    low, high = (0.02, 50.0) if ratio else _difference_range([verdict for _, verdict in points])
     times = [time for time, _ in points]
 
     def clipped(field: str, otherwise: float) -> list[float]:
@@ -144,10 +152,18 @@ def _guardrail(axis: Axes, name: str, looks: Sequence[Line], begin: float) -> No
         axis.set(ylim=(low, high), yticks=[0.1, 1, 10], yticklabels=["0.1", "1", "10"])
         axis.minorticks_off()
     else:
-        spread = [value for _, verdict in points for value in (verdict["lower"], verdict["upper"]) if value is not None]
-        limit = min(1.0, 1.2 * max([0.02, *(abs(value) for value in spread[-20:])]))
-        axis.set_ylim(-limit, limit)
+        axis.set_ylim(low, high)
     axis.set_title(f"{name}: {measure.replace('_', ' ')}", loc="left", fontsize=9.5, color=INK)
+
+
+def _difference_range(verdicts: Sequence[Line]) -> tuple[float, float]:
+    """Returns a range in which margin and the typical bounds can be read; the first looks of a step reach beyond it."""
+    margin = max((verdict["margin"] for verdict in verdicts if verdict["margin"] is not None), default=0.0)
+    bounds = sorted(
+        abs(verdict[side]) for verdict in verdicts for side in ("lower", "upper") if verdict[side] is not None
+    )
+    limit = min(1.0, max(4 * margin, 1.5 * bounds[len(bounds) // 2] if bounds else 0.0, 0.02))
+    return -limit, limit
 
 
 def latency(visits: Sequence[Line]) -> str:
