@@ -88,6 +88,30 @@ class WindowCount:
 
 
 @dataclass(frozen=True)
+class WindowMoments:
+    """Sum and sum of squares of n values scaled to [0, 1], for one guardrail and arm, between `start` and `end`."""
+
+    guardrail: str
+    arm: str
+    start: float
+    end: float
+    n: float
+    total: float
+    squares: float
+
+
+@dataclass(frozen=True)
+class WindowHistogram:
+    """Values counted by bucket (not cumulative, the last one open), for one guardrail and arm."""
+
+    guardrail: str
+    arm: str
+    start: float
+    end: float
+    counts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Command:
     """What a person asks for. `id` makes it take effect once, however often it is seen."""
 
@@ -121,6 +145,8 @@ class Observations:
     at: float
     arms: Mapping[str, ArmObservation] = field(default_factory=dict)
     counts: tuple[WindowCount, ...] = ()
+    moments: tuple[WindowMoments, ...] = ()
+    histograms: tuple[WindowHistogram, ...] = ()
     metrics_error: str | None = None
     desired: Target | None = None
     commands: tuple[Command, ...] = ()
