@@ -29,6 +29,7 @@ from slipway.serving.rollout.core.types import (
     Target,
     WindowCount,
 )
+from slipway.serving.rollout.history_lines import add_readings, standing
 from slipway.serving.rollout.local import LocalPlane
 from slipway.serving.rollout.readings import CounterReader, CountQuery, queries_for
 from slipway.serving.rollout.store import Record, RolloutFolder, RolloutStore
@@ -44,6 +45,7 @@ class Controller:
         store: Rollouts on disk.
         reader: Makes a reader of the Prometheus at an address.
         clock: Unix seconds.
+        seen: Receives spec, state and actions of every look, as what exports metrics does.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Controller:
         *,
         reader: Callable[[str], CounterReader] = CounterReader,
         clock: Callable[[], float] = time.time,
+        seen: Callable[[RolloutSpec, State, Sequence[Action]], None] = lambda *_: None,
     ) -> None:
         self._plane = plane
         self._store = store
         self._make_reader = reader
         self._reader: CounterReader | None = None
         self._clock = clock
+        self._seen = seen
 
     def tick(self) -> RolloutFolder | None:
         """Looks once at the rollout that is due and acts; returns it, or None when there is nothing to do."""
@@ -74,8 +78,10 @@ class Controller:
         state, actions = decide(record.state, observations, spec.policy, now)
         record.state = state
         record.smoke_test = None
+        record.readings = add_readings(record.readings, observations, state)
         folder.write(record, self._history(record, before, actions, spec, now))
         folder.clear(state.handled)
+        self._seen(spec, state, actions)
         for action in actions:
             self._carry_out(action, arms, record)
         if record.smoke_test is not None:
@@ -140,17 +146,24 @@ class Controller:
     def _history(
         self, record: Record, before: State, actions: Sequence[Action], spec: RolloutSpec, now: float
     ) -> list[dict[str, Any]]:
+        state = record.state
         lines: list[dict[str, Any]] = []
+        moved = (before.phase, before.step) != (state.phase, state.step)
+        if moved and record.readings and not any(isinstance(action, RecordVerdicts) for action in actions):
+            # Time alone moved it on: the looks before, thinned out so far, are what it rests on.
+            actions = (*actions, RecordVerdicts(now, state.step, dict(state.weights), state.verdicts))
         for action in actions:
             match action:
                 case RecordEvent():
                     log.info("%s: %s", action.kind, action.message)
-                    lines.append({"type": "event", **to_plain(action)})
+                    lines.append({"type": "event", **to_plain(action), **standing(state)})
                 case Alarm(message=message):
                     log.error("alarm: %s", message)
                 case RecordVerdicts() if self._worth_keeping(record, before, action, now):
                     record.last_verdicts_at = now
-                    lines.append({"type": "verdicts", "queries": _resolved(spec), **to_plain(action)})
+                    kept = {"rule": state.reason, "readings": record.readings, "queries": _resolved(spec)}
+                    lines.append({"type": "verdicts", **kept, **to_plain(action), **standing(state)})
+                    record.readings = []
                 case MoveAlias(alias=alias, version=version):
                     log.info("alias %s moves to version %s", alias, version)
         return lines
@@ -159,7 +172,8 @@ class Controller:
     def _worth_keeping(record: Record, before: State, action: RecordVerdicts, now: float) -> bool:
         """Keeps each look at which something changed; of the others all at first, then one in 200th of the time."""
         outcomes = [verdict.outcome for verdict in action.verdicts]
-        if before.phase is not record.state.phase or outcomes != [verdict.outcome for verdict in before.verdicts]:
+        moved = (before.phase, before.step) != (record.state.phase, record.state.step)
+        if moved or outcomes != [verdict.outcome for verdict in before.verdicts]:
             return True
         since = record.state.traffic_since or now
         return now - record.last_verdicts_at >= max(0.9, (now - since) / 200)

@@ -39,6 +39,7 @@ class Record:
     smoke_test: SmokeTestResult | None = None
     history_bytes: int = 0
     last_verdicts_at: float = 0.0
+    readings: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as JSON-ready data."""
@@ -49,6 +50,7 @@ class Record:
             "smoke_test": to_plain(self.smoke_test),
             "history_bytes": self.history_bytes,
             "last_verdicts_at": self.last_verdicts_at,
+            "readings": self.readings,
         }
 
     @classmethod
@@ -62,6 +64,7 @@ class Record:
             smoke_test=None if smoke_test is None else from_plain(SmokeTestResult, smoke_test),
             history_bytes=int(content["history_bytes"]),
             last_verdicts_at=float(content["last_verdicts_at"]),
+            readings=[dict(reading) for reading in content.get("readings", ())],
         )
 
 
