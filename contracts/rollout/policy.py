@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from datetime import datetime
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, model_validator
 
@@ -91,6 +93,9 @@ class RolloutPolicy(Part):
     horizon: Literal["sequential", "fixed"] = Field(
         "sequential", description="Whether proof ends a step as soon as it is there, or at the step's deadline only."
     )
+    early_promotion: bool = Field(
+        False, description="Go straight to the last step once every guardrail is proven, at whatever step."
+    )
     watch: Watch = Field(default_factory=lambda: Watch.model_validate({}))
     freeze: tuple[FreezeWindow, ...] = Field((), description="Times in which no version gets more traffic.")
     alpha: float = Field(0.05, gt=0, lt=0.5)
@@ -153,6 +158,15 @@ class RolloutPolicy(Part):
                 raise ValueError(f"step {index + 1} has a margin for {unknown[0]!r}, and there is no such guardrail")
             for guardrail in self.guardrails:
                 self.at_step(index, guardrail)
+
+    def frozen(self, now: float) -> str | None:
+        """Returns which freeze holds at `now` (Unix seconds) and until when, in words, or None."""
+        for window in self.freeze:
+            until = window.until(now)
+            if until is not None:
+                moment = datetime.fromtimestamp(until, ZoneInfo(window.timezone)).strftime("%Y-%m-%d %H:%M %Z")
+                return f"frozen until {moment}{f' ({window.name})' if window.name else ''}"
+        return None
 
     def requirement(self, step: int, guardrail: Guardrail) -> Requirement:
         """Returns what `guardrail` must fulfil before the step after `step`."""

@@ -339,7 +339,7 @@ def test_a_crash_loop_or_lost_readiness_goes_back_at_the_same_look_wherever_it_s
             or look.after.phase in (Phase.PROMOTED, Phase.PENDING)
         ):
             continue
-        if found.crash_looping or (look.before.ready_once and found.ready == 0):
+        if found.crash_looping or (look.before.were_ready and found.ready == 0):
             assert look.after.phase in GOING_BACK
 
 
@@ -430,7 +430,7 @@ def test_doubled_late_and_reordered_windows_change_nothing(windows, random):
         weights={STABLE: 50, CANDIDATE: 50},
         traffic_since=0.0,
         step_since=0.0,
-        ready_once=True,
+        were_ready=("films-v2",),
     )
     fine = ArmObservation(2, 2, weight_applied=50)
     arms = {STABLE: replace(fine, digest="one"), CANDIDATE: replace(fine, digest="two")}

@@ -25,7 +25,7 @@ def shift_grid(tolerance: float) -> Floats:
     return np.array(sorted({*steps, *(-value for value in steps), edge, -edge}))
 
 
-def log_split_likelihoods(candidate_n: int, total_n: int, weight: int, shifts: Floats) -> Floats:
+def log_split_likelihoods(candidate_n: int, total_n: int, weight: float, shifts: Floats) -> Floats:
     """Returns log-likelihoods of the shifts for one window, up to a constant, shape [J].
 
     Args:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from slipway.contracts.rollout import RolloutPolicy
-from slipway.serving.rollout.core.transitions import begin, begin_rollback, to_phase, to_step
-from slipway.serving.rollout.core.types import MEASURING, TERMINAL, Command, Observations, Phase, State, Target
+from slipway.serving.rollout.core.transitions import begin, begin_rollback, drop, to_phase, to_step
+from slipway.serving.rollout.core.types import (
+    BEFORE_TRAFFIC,
+    MEASURING,
+    TERMINAL,
+    Command,
+    Observations,
+    Phase,
+    State,
+    Target,
+)
 
-_BEFORE_TRAFFIC = frozenset({Phase.PENDING, Phase.STARTING, Phase.SMOKE_TEST})
 _GOING_BACK = frozenset({Phase.ROLLING_BACK, Phase.HOLDING})
 _REMEMBERED = 200
 
@@ -35,7 +43,7 @@ def _take(state: State, command: Command, policy: RolloutPolicy, now: float) -> 
     """Returns the state after a command, or None where it means nothing in this phase."""
     by = f" by {command.by}" if command.by else ""
     match command.kind:
-        case "pause" if state.phase in {*_BEFORE_TRAFFIC, Phase.PROGRESSING, Phase.AWAITING_GATE}:
+        case "pause" if state.phase in {*BEFORE_TRAFFIC, Phase.PROGRESSING, Phase.AWAITING_GATE}:
             return to_phase(replace(state, resume_to=state.phase), Phase.PAUSED, f"Paused{by}.", now)
         case "resume" if state.phase is Phase.PAUSED:
             return _resume(state, now)
@@ -47,15 +55,24 @@ def _take(state: State, command: Command, policy: RolloutPolicy, now: float) -> 
         case "abort" if state.phase is Phase.HOLDING and state.stable is None:
             return to_phase(replace(state, aborted=True), Phase.ROLLING_BACK, f"Aborted{by}.", now)
         case "retry" if state.phase in (Phase.ROLLED_BACK, Phase.FAILED):
-            others = tuple(identity for identity in state.went_back if identity != state.candidate.identity)
+            own = {target.identity for target in state.candidates}
+            others = tuple(identity for identity in state.went_back if identity not in own)
             return begin(state.candidates, state.stable, state.known_good, now, others, state.handled)
+        case "promote" | "skip" if state.phase is Phase.WATCHING:
+            return replace(state, skip=True, reason=f"The watch was ended{by}.")
         case "promote" if _has_traffic_phase(state):
+            state = _only_the_first(state, now)
             last = len(policy.steps) - 1
             state = replace(to_step(state, policy, last, f"Promoted{by}, without proof.", now), forced=True)
             return replace(state, resume_to=None)
         case "skip" if state.phase in (Phase.PROGRESSING, Phase.AWAITING_GATE):
             return replace(to_phase(state, Phase.PROGRESSING, f"Step skipped{by}.", now), skip=True, approved=True)
     return None
+
+
+def _only_the_first(state: State, now: float) -> State:
+    others = {target.arm: f"{state.candidate.arm} was promoted." for target in state.active[1:]}
+    return drop(state, others, now, remember=False)
 
 
 def _has_traffic_phase(state: State) -> bool:
@@ -85,7 +102,7 @@ def follow_desired(state: State, observations: Observations, policy: RolloutPoli
         return state if wanted is None else _begin_next(state, wanted, now)
     if desired is None:
         return state
-    if _same(desired, state.candidate):
+    if any(_same(desired, target) for target in state.active):
         return state if state.queued is None else replace(state, queued=None)
     if state.stable is not None and _same(desired, state.stable):
         if state.phase in _GOING_BACK:
@@ -98,7 +115,7 @@ def follow_desired(state: State, observations: Observations, policy: RolloutPoli
             return replace(state, queued=desired)
         case _:
             state = replace(state, queued=desired)
-            if state.phase in _GOING_BACK or state.phase is Phase.PROMOTING:
+            if state.phase in {*_GOING_BACK, Phase.PROMOTING, Phase.WATCHING, Phase.COMPLETING}:
                 return state
             return begin_rollback(state, f"Replaced by {desired.arm}.", now, remember=False)
 

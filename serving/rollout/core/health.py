@@ -21,7 +21,7 @@ def seen(observations: Observations, arm: str) -> ArmObservation | None:
     if found is None:
         return ArmObservation(ready=0, total=0, weight_applied=0)
     weight = found.weight_applied
-    if all(map(_can_be, (found.ready, found.total, found.restarts, weight or 0))):
+    if all(map(_can_be, (found.ready, found.total, found.restarts, weight or 0, found.mirror_applied))):
         return found
     # A crash loop is a fault even where the numbers beside it cannot be.
     weight = weight if _can_be(weight or 0) else None
@@ -56,21 +56,27 @@ def arm_is_healthy(observations: Observations, arm: str) -> bool:
     return found is not None and found.ready > 0 and not found.crash_looping
 
 
-def hard_fault(state: State, observations: Observations, policy: RolloutPolicy) -> str | None:
-    """Returns why a candidate must not serve at all, or None. A hard fault is never a matter of evidence."""
-    for target in state.candidates:
+def hard_faults(state: State, observations: Observations, policy: RolloutPolicy) -> dict[str, str]:
+    """Returns why candidates must not serve at all, by arm. A hard fault is never a matter of evidence."""
+    faults = {}
+    for target in state.active:
         found = seen(observations, target.arm)
-        if found is None:
-            continue
-        if found.crash_looping:
-            return f"{target.arm} is crash-looping ({found.restarts} restarts)"
-        if state.ready_once and found.ready == 0:
-            return f"{target.arm} lost readiness: no replica is ready"
-        if state.ready_once and _other_bundle(found, target):
-            return f"{target.arm} serves another bundle than the one wanted"
-        extra = found.restarts - (state.restarts_at_start or 0)
-        if state.restarts_at_start is not None and extra > policy.maximum_restarts:
-            return f"{target.arm} restarted {extra} times, more than {policy.maximum_restarts}"
+        fault = None if found is None else _hard_fault(state, found, target, policy)
+        if fault is not None:
+            faults[target.arm] = f"Hard fault: {fault}."
+    return faults
+
+
+def _hard_fault(state: State, found: ArmObservation, target: Target, policy: RolloutPolicy) -> str | None:
+    if found.crash_looping:
+        return f"{target.arm} is crash-looping ({found.restarts} restarts)"
+    if target.arm in state.were_ready and found.ready == 0:
+        return f"{target.arm} lost readiness: no replica is ready"
+    if target.arm in state.were_ready and _other_bundle(found, target):
+        return f"{target.arm} serves another bundle than the one wanted"
+    extra = found.restarts - state.restarts_at_start.get(target.arm, found.restarts)
+    if extra > policy.maximum_restarts:
+        return f"{target.arm} restarted {extra} times, more than {policy.maximum_restarts}"
     return None
 
 
@@ -85,6 +91,15 @@ def weights_in_force(weights: Mapping[str, int], observations: Observations) -> 
         if found.weight_applied is None and weights.get(arm, 0) == 0 and found.total > 0 and arm in weights:
             return False  # Not read back: unknown, not zero.
     return True
+
+
+def traffic_in_force(state: State, observations: Observations) -> bool:
+    """Returns whether the gateway splits and copies traffic exactly as the state asks."""
+    if not weights_in_force(state.weights, observations):
+        return False
+    arms = {*state.mirrors, *observations.arms}
+    found = {arm: seen(observations, arm) for arm in arms}
+    return all(one is not None and one.mirror_applied == state.mirrors.get(arm, 0) for arm, one in found.items())
 
 
 def weights_seen(state: State, observations: Observations) -> dict[str, int]:

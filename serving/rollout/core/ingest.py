@@ -213,9 +213,12 @@ def _take_limits(
 def _take_split(
     state: State, candidate: str, arms: Mapping[str, tuple[int, int]], start: float, policy: RolloutPolicy
 ) -> State:
-    weight = state.weights.get(candidate, 0)
-    if state.stable is None or state.stable.arm not in arms or candidate not in arms or not 0 < weight < 100:
+    if state.stable is None or state.stable.arm not in arms or candidate not in arms:
         return state
+    weight, stable_weight = state.weights.get(candidate, 0), state.weights.get(state.stable.arm, 0)
+    if not weight or not stable_weight:
+        return state
+    share = 100 * weight / (weight + stable_weight)
     if state.step_since is None or start < state.step_since:
         return state  # The weights may have changed within this window.
     shifts = shift_grid(policy.ratio_tolerance)
@@ -223,7 +226,7 @@ def _take_split(
     if old is None or old.key != (policy.ratio_tolerance,):
         old = SplitEvidence(tuple(np.zeros(len(shifts)).tolist()), (policy.ratio_tolerance,))
     candidate_n, total_n = arms[candidate][1], arms[candidate][1] + arms[state.stable.arm][1]
-    sums = np.array(old.log_sums) + log_split_likelihoods(candidate_n, total_n, weight, shifts)
+    sums = np.array(old.log_sums) + log_split_likelihoods(candidate_n, total_n, share, shifts)
     sums = sums - sums[int(np.searchsorted(shifts, 0.0))]
     new = replace(
         old,

@@ -34,7 +34,7 @@ def judge(state: State, observations: Observations, policy: RolloutPolicy, now: 
     """Returns a verdict per candidate and guardrail, and one on the traffic split per candidate that was compared."""
     levels = Levels.of(policy, len(state.candidates))
     verdicts = []
-    for candidate in state.candidates:
+    for candidate in state.active:
         split = _judge_split(state, candidate.arm, policy, levels)
         void = None if split is None or split.met else split.explanation
         for guardrail in policy.guardrails:
@@ -87,7 +87,8 @@ def _judge(
         outcome = Outcome.PASS if any(finding.proven for finding in findings) else Outcome.INCONCLUSIVE
     samples = state.step_samples.get(key, 0)
     # At weight 0 no requests come, and none are waited for.
-    enough = samples >= step.minimum_samples and (_fresh(state, guardrail, policy, now) or step.weight == 0)
+    waits = step.weight > 0 or step.mirror > 0
+    enough = samples >= step.minimum_samples and (_fresh(state, guardrail, policy, now) or not waits)
     total = Counts() if comparison is None else comparison.total
     verdict = Verdict(
         guardrail=guardrail.name,

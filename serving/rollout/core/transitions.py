@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from slipway.contracts.rollout import ArmTarget, RolloutPolicy, RolloutSpec
@@ -34,7 +34,7 @@ def begin(
     handled: tuple[str, ...] = (),
 ) -> State:
     """Returns the first state for these candidates; a version that went back stays back."""
-    tried = candidates[0].identity in went_back
+    tried = all(candidate.identity in went_back for candidate in candidates)
     reason = "This version went back before; it is tried again when its bundle changes or someone says retry."
     return State(
         phase=Phase.ROLLED_BACK if tried else Phase.PENDING,
@@ -44,6 +44,9 @@ def begin(
         started=now,
         phase_since=now,
         last_now=now,
+        dropped={}
+        if tried
+        else {candidate.arm: "went back before" for candidate in candidates if candidate.identity in went_back},
         weights={} if stable is None or tried else all_to(stable, candidates),
         reason=reason if tried else "Waiting for the candidate to start.",
         went_back=went_back,
@@ -63,13 +66,43 @@ def to_phase(state: State, phase: Phase, reason: str, now: float) -> State:
 
 
 def to_step(state: State, policy: RolloutPolicy, step: int, reason: str, now: float) -> State:
-    """Returns the state at a step, its weight asked for and not confirmed yet. Evidence is kept."""
-    weight = policy.steps[step].weight
-    weights = {state.candidate.arm: weight}
+    """Returns the state at a step, its weights asked for and not confirmed yet. Evidence is kept."""
+    chosen = policy.steps[step]
+    weights = {target.arm: 0 for target in state.candidates} | {target.arm: chosen.weight for target in state.active}
     if state.stable is not None:
-        weights = {state.stable.arm: 100 - weight, **weights}
-    state = replace(fresh_step(state), step=step, step_since=None, approved=False, skip=False, weights=weights)
+        weights[state.stable.arm] = 100 - chosen.weight * len(state.active)
+    mirrors = {target.arm: chosen.mirror for target in state.active} if chosen.mirror else {}
+    state = replace(fresh_step(state), step=step, step_since=None, approved=False, skip=False)
+    state = replace(state, weights=weights, mirrors=mirrors)
     return replace(to_phase(state, Phase.PROGRESSING, reason, now), phase_since=now)
+
+
+def drop(state: State, arms: Mapping[str, str], now: float, *, remember: bool) -> State:
+    """Returns the state without these candidates: stopped while the others go on, or on its way back without any.
+
+    Args:
+        state: Before.
+        arms: Why, by arm.
+        now: Seconds.
+        remember: Whether those versions must not be tried again by themselves.
+    """
+    leaving = {arm: why for arm, why in arms.items() if arm not in state.dropped}
+    if not leaving:
+        return state
+    if len(leaving) == len(state.active):
+        return begin_rollback(state, "; ".join(dict.fromkeys(leaving.values())), now, remember=remember)
+    went_back = state.went_back
+    if remember:
+        gone = [target.identity for target in state.active if target.arm in leaving]
+        went_back = (*went_back, *(identity for identity in gone if identity not in went_back))
+    weights = dict(state.weights)
+    for arm in leaving:
+        freed = weights.get(arm, 0)
+        if state.stable is not None and freed:
+            weights[state.stable.arm] = weights.get(state.stable.arm, 0) + freed
+        weights[arm] = 0
+    mirrors = {arm: share for arm, share in state.mirrors.items() if arm not in leaving}
+    return replace(state, dropped={**state.dropped, **leaving}, went_back=went_back, weights=weights, mirrors=mirrors)
 
 
 def begin_rollback(state: State, reason: str, now: float, *, remember: bool = True, aborted: bool = False) -> State:
@@ -83,9 +116,10 @@ def begin_rollback(state: State, reason: str, now: float, *, remember: bool = Tr
         aborted: Whether a person wants it gone even where nothing else can serve.
     """
     went_back = state.went_back
-    if remember and state.candidate.identity not in went_back:
-        went_back = (*went_back, state.candidate.identity)
-    state = replace(state, went_back=went_back, aborted=aborted, resume_to=None)
+    if remember:
+        identities = (target.identity for target in state.active)
+        went_back = (*went_back, *(identity for identity in identities if identity not in went_back))
+    state = replace(state, went_back=went_back, aborted=aborted, resume_to=None, mirrors={})
     return to_phase(state, Phase.ROLLING_BACK, reason, now)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from slipway.contracts.rollout import CommandKind, Requirement
 
@@ -23,15 +24,19 @@ class Phase(StrEnum):
     PAUSED = "Paused"
     AWAITING_GATE = "AwaitingGate"
     PROMOTING = "Promoting"
+    WATCHING = "Watching"
+    COMPLETING = "Completing"
     ROLLING_BACK = "RollingBack"
     HOLDING = "Holding"
     PROMOTED = "Promoted"
     ROLLED_BACK = "RolledBack"
+    COMPLETED = "Completed"
     FAILED = "Failed"
 
 
-TERMINAL = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.FAILED})
-MEASURING = frozenset({Phase.PROGRESSING, Phase.PAUSED, Phase.AWAITING_GATE, Phase.PROMOTING})
+TERMINAL = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.COMPLETED, Phase.FAILED})
+BEFORE_TRAFFIC = frozenset({Phase.PENDING, Phase.STARTING, Phase.SMOKE_TEST})
+MEASURING = frozenset({Phase.PROGRESSING, Phase.PAUSED, Phase.AWAITING_GATE, Phase.PROMOTING, Phase.WATCHING})
 
 
 class Outcome(StrEnum):
@@ -62,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True)
 class ArmObservation:
-    """One arm as the plane sees it now. `weight_applied` is read back from the gateway, in percent."""
+    """One arm as the plane sees it now. Weight and mirror are read back from the gateway, in percent."""
 
     ready: int
     total: int
@@ -70,6 +75,7 @@ class ArmObservation:
     restarts: int = 0
     weight_applied: int | None = None
     digest: str | None = None
+    mirror_applied: int = 0
 
 
 @dataclass(frozen=True)
@@ -266,7 +272,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class State:
-    """All that a rollout remembers. Times are seconds of the clock that `decide` is given."""
+    """All that a rollout remembers. Times are seconds of the clock that `decide` is given.
+
+    A candidate is dropped when it does harm or another one wins; the rollout goes back when none is left.
+    """
 
     phase: Phase
     candidates: tuple[Target, ...]
@@ -279,7 +288,9 @@ class State:
     step_since: float | None = None
     traffic_since: float | None = None
     last_now: float = float("-1e300")
+    dropped: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
+    mirrors: Mapping[str, int] = field(default_factory=dict)
     weights_confirmed: Mapping[str, int] = field(default_factory=dict)
     mismatch_since: float | None = None
     resume_to: Phase | None = None
@@ -287,8 +298,11 @@ class State:
     skip: bool = False
     forced: bool = False
     aborted: bool = False
-    ready_once: bool = False
-    restarts_at_start: int | None = None
+    were_ready: tuple[str, ...] = ()
+    smoke_passed: tuple[str, ...] = ()
+    restarts_at_start: Mapping[str, int] = field(default_factory=dict)
+    watched: bool = False
+    frozen_since: float | None = None
     stable_was_healthy: bool = True
     alias_moved: bool = False
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
@@ -304,9 +318,14 @@ class State:
     handled: tuple[str, ...] = ()
 
     @property
+    def active(self) -> tuple[Target, ...]:
+        """The candidates that are still in the running."""
+        return tuple(target for target in self.candidates if target.arm not in self.dropped)
+
+    @property
     def candidate(self) -> Target:
-        """The version that this rollout is about."""
-        return self.candidates[0]
+        """The version that this rollout is about: the first that is still in the running."""
+        return next(iter(self.active), self.candidates[0])
 
     @property
     def terminal(self) -> bool:
@@ -326,9 +345,14 @@ class StartArm:
 
 @dataclass(frozen=True)
 class SetWeights:
-    """Have the gateway split traffic like this, in percent; arms not named get none."""
+    """Have the gateway split traffic like this, in percent, and copy requests; arms not named get none of either.
+
+    `assignment` says whether each request is drawn anew or a user stays with an arm.
+    """
 
     weights: Mapping[str, int]
+    mirrors: Mapping[str, int] = field(default_factory=dict)
+    assignment: Literal["request", "user"] = "request"
 
 
 @dataclass(frozen=True)
