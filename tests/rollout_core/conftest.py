@@ -27,7 +27,8 @@ from slipway.serving.rollout.core.types import (
     WindowCount,
 )
 
-STABLE, CANDIDATE, GOOD = "films-v1", "films-v2", "films-v0"
+STABLE, CANDIDATE, GOOD, OTHER = "films-v1", "films-v2", "films-v0", "films-v3"
+DIGESTS = {STABLE: "one", CANDIDATE: "two", GOOD: "zero", OTHER: "three"}
 FAST: dict[str, Any] = {
     "steps": [
         {"weight": 5, "minimum_dwell": "3s", "minimum_samples": 50},
@@ -41,12 +42,15 @@ FAST: dict[str, Any] = {
 RATES = {"errors": 0.001, "latency": 0.02, "fallbacks": 0.01, "clicks": 0.3}
 
 
-def make_spec(policy: RolloutPolicy, *, first: bool = False, known_good: bool = False) -> RolloutSpec:
-    """Returns version 2 over version 1, or version 2 alone."""
+def make_spec(
+    policy: RolloutPolicy, *, first: bool = False, known_good: bool = False, several: bool = False
+) -> RolloutSpec:
+    """Returns version 2 over version 1, version 2 alone, or versions 2 and 3 over version 1."""
+    both = (ArmTarget(arm=CANDIDATE, version="2", digest="two"), ArmTarget(arm=OTHER, version="3", digest="three"))
     return RolloutSpec(
         id="r1",
         model="films",
-        candidates=(ArmTarget(arm=CANDIDATE, version="2", digest="two"),),
+        candidates=both if several else both[:1],
         stable=None if first else ArmTarget(arm=STABLE, version="1", digest="one"),
         known_good=ArmTarget(arm=GOOD, version="0", digest="zero") if known_good else None,
         policy=policy,
@@ -62,11 +66,14 @@ class World:
     requests: int = 400
     first: bool = False
     known_good: bool = False
+    several: bool = False
     candidate_rates: Mapping[str, float] = field(default_factory=dict)
+    other_rates: Mapping[str, float] = field(default_factory=dict)
     stable_rates: Mapping[str, float] = field(default_factory=dict)
     state: State = field(init=False)
     actions: tuple[Action, ...] = ()
     weights: dict[str, int] = field(init=False)
+    mirrors: dict[str, int] = field(default_factory=dict)
     arms: dict[str, ArmObservation] = field(init=False)
     champion: str = "1"
     now: float = 1000.0
@@ -78,7 +85,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
-        self.state = new_state(make_spec(self.policy, first=self.first, known_good=self.known_good), self.now)
+        spec = make_spec(self.policy, first=self.first, known_good=self.known_good, several=self.several)
+        self.state = new_state(spec, self.now)
         self.weights = {} if self.first else {STABLE: 100}
         self.arms = {} if self.first else {STABLE: ArmObservation(2, 2, digest="one")}
 
@@ -88,15 +96,16 @@ class World:
             return ()
         counts = []
         total = int(self.rng.poisson(self.requests))
-        share = self.weights.get(CANDIDATE, 0) / 100
-        for arm, n, rates in (
-            (CANDIDATE, round(total * share), {**RATES, **self.candidate_rates}),
-            (STABLE, total - round(total * share), {**RATES, **self.stable_rates}),
-        ):
-            if arm == STABLE and self.first:
-                continue
-            for name, rate in rates.items():
-                counts.append(WindowCount(name, arm, self.now, self.now + 1, int(self.rng.binomial(n, rate)), n))
+        rates_of = {CANDIDATE: self.candidate_rates, OTHER: self.other_rates, STABLE: self.stable_rates}
+        arms = {CANDIDATE, *([OTHER] if self.several else []), *([] if self.first else [STABLE])}
+        taken = {arm: round(total * self.weights.get(arm, 0) / 100) for arm in sorted(arms - {STABLE})}
+        for arm in sorted(arms):
+            n = taken.get(arm, total - sum(taken.values()))
+            copies = round(total * self.mirrors.get(arm, 0) / 100)
+            for name, rate in {**RATES, **rates_of[arm]}.items():
+                answered = n + copies
+                events = int(self.rng.binomial(answered, rate))
+                counts.append(WindowCount(name, arm, self.now, self.now + 1, events, answered))
             counts.append(WindowCount(ASSIGNMENT, arm, self.now, self.now + 1, 0, n))
         return tuple(counts)
 
@@ -106,7 +115,10 @@ class World:
         self.now += 1
         seen = Observations(
             at=self.now,
-            arms={name: replace(arm, weight_applied=self.weights.get(name, 0)) for name, arm in self.arms.items()},
+            arms={
+                name: replace(arm, weight_applied=self.weights.get(name, 0), mirror_applied=self.mirrors.get(name, 0))
+                for name, arm in self.arms.items()
+            },
             counts=counts,
             commands=commands,
             smoke_test=self.smoke,
@@ -126,12 +138,12 @@ class World:
         """Does what the core asks."""
         match action:
             case StartArm(arm=arm):
-                digest = {STABLE: "one", CANDIDATE: "two", GOOD: "zero"}[arm]
-                self.arms.setdefault(arm, ArmObservation(2, 2, digest=digest))
-            case SetWeights(weights=weights):
-                self.weights = dict(weights)
+                self.arms.setdefault(arm, ArmObservation(2, 2, digest=DIGESTS[arm]))
+            case SetWeights(weights=weights, mirrors=mirrors):
+                self.weights, self.mirrors = dict(weights), dict(mirrors)
             case StopArm(arm=arm):
                 assert self.weights.get(arm, 0) == 0, "an arm that carries traffic was stopped"
+                assert self.mirrors.get(arm, 0) == 0, "an arm that gets copies was stopped"
                 self.arms.pop(arm, None)
             case SmokeTest(arm=arm):
                 self.smoke = SmokeTestResult(arm, self.smoke_passes, "status 500")
