@@ -173,41 +173,53 @@ def retry(rollout_id: str | None, file: Path, output: str, *, wait: bool) -> Non
 @_ID
 @file_option
 @output_option
-def history(rollout_id: str | None, file: Path, output: str) -> None:
-    """List every event and verdict, oldest first.
+@click.option("-F", "--follow", is_flag=True, help="Go on with decisions as they come, until the rollout ends.")
+def history(rollout_id: str | None, file: Path, output: str, *, follow: bool) -> None:
+    """List every decision, oldest first: each with readings, bounds, samples, rule and queries in JSON and YAML.
 
     \b
     Example:
       slipway rollout history
       slipway rollout history -o json
+      slipway rollout history --follow -o json    one decision a line; the last line says how it ended
     """
-    lines = _store(file).find(rollout_id).history()
-    rows = [
-        {
-            "at": _clock(line["at"]),
-            "kind": line.get("kind", "verdicts"),
-            "message": line.get("message") or _verdict_words(line),
-        }
-        for line in lines
-    ]
-    emit(lines, output, table=lambda: table_of(rows, ["at", "kind", "message"]))
+    from slipway.cli.explanation import decision_line, history_rows
+    from slipway.serving.local.observed import read_observed
+    from slipway.serving.rollout import event_stream
+
+    folder = _store(file).find(rollout_id)
+    if follow:
+        project = folder.path.parents[3]
+        for message in event_stream.follow(folder, lambda: read_observed(project).is_fresh()):
+            click.echo(decision_line(message, output))
+        return
+    decisions = [decision.to_dict() for decision in event_stream.HistoryReader(folder).new()]
+    emit(decisions, output, table=lambda: table_of(history_rows(decisions), ["at", "kind", "message"]))
 
 
 @rollout.command()
 @_ID
 @file_option
 @output_option
-def explain(rollout_id: str | None, file: Path, output: str) -> None:
+@click.option("--all", "all_looks", is_flag=True, help="Every look, not only those that changed something.")
+def explain(rollout_id: str | None, file: Path, output: str, *, all_looks: bool) -> None:
     """Say for each decision what was read, what bound it gave, and the rule that followed.
 
     \b
     Example:
       slipway rollout explain
+      slipway rollout explain --all
       slipway rollout explain -o json
     """
-    folder = _store(file).find(rollout_id)
-    lines = folder.history()
-    emit(lines, output, table=lambda: _explanation(folder, lines))
+    from slipway.cli.explanation import explanation_text
+    from slipway.serving.rollout.event_stream import explanation_of
+
+    document = explanation_of(_store(file).find(rollout_id))
+    if output == "table":
+        # Not wrapped: a query is there to be pasted into Prometheus.
+        click.echo(explanation_text(document, all_looks=all_looks))
+    else:
+        emit(document, output)
 
 
 def _store(file: Path) -> RolloutStore:
@@ -299,28 +311,6 @@ def _status_table(folder: RolloutFolder, record: Record | None) -> Table:
     ]
     columns = ["guardrail", "verdict", "requires", "candidate", "stable", "measure", "bounds", "margin", "samples"]
     return table_of(rows, columns, title=title)
-
-
-def _explanation(folder: RolloutFolder, lines: list[dict[str, Any]]) -> str:
-    parts = [f"{folder.id}"]
-    last: dict[str, Any] | None = None
-    for line in lines:
-        if line["type"] == "verdicts":
-            last = line
-            continue
-        parts.append(f"\n{_clock(line['at'])}  {line['message']}")
-        if last is None:
-            continue
-        for verdict in last["verdicts"]:
-            parts.append(f"    {verdict['guardrail']:<12} {verdict['outcome']:<13} {verdict['explanation']}")
-            for arm, query in last.get("queries", {}).get(verdict["guardrail"], {}).items():
-                parts.append(f"{'':18} {arm}: {query}")
-        last = None
-    return "\n".join(parts).replace("[", "\\[")
-
-
-def _verdict_words(line: dict[str, Any]) -> str:
-    return ", ".join(f"{verdict['guardrail']} {verdict['outcome']}" for verdict in line.get("verdicts", []))
 
 
 def _clock(moment: float) -> str:

@@ -1,0 +1,273 @@
+"""The decisions of a rollout as a stream: each with its readings, bounds, samples, rule and resolved queries.
+
+`slipway rollout explain`, `slipway rollout history --follow` and the page all read a history through this module. A
+line counts from the moment on at which the state names it: one that a killed controller wrote last, and that the next
+one cuts off again, is never shown.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from slipway.contracts.errors import ArtifactError, ServiceError
+from slipway.serving.rollout.core.types import TERMINAL
+from slipway.serving.rollout.store import RolloutFolder
+
+Line = Mapping[str, Any]
+
+OUTCOME_MEANINGS = {
+    "PASS": "The whole interval lies inside the tolerated margin: proven not to be worse than you accept.",
+    "FAIL": "There is evidence of harm beyond the margin or of a broken hard limit: the version is taken back at once.",
+    "INCONCLUSIVE": "Neither harm nor its absence is proven yet. It goes on only where the step requires no more than "
+    "noHarm; it is never read as passed.",
+    "ERROR": "No usable reading: Prometheus is away, numbers cannot be true, or traffic is not split as set. The "
+    "rollout holds, and after the policy's waiting time does what the policy says.",
+}
+"""What each verdict means, in words."""
+
+REQUIREMENT_MEANINGS = {
+    "noHarm": "enough fresh samples at this step, and no evidence of harm",
+    "proven": "enough fresh samples at this step, and the interval inside the margin",
+    "better": "enough fresh samples at this step, and proven to be an improvement of the least lift",
+}
+"""What a step asks of a guardrail, in words."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one look at a rollout came to.
+
+    Args:
+        sequence: Number of the look in the history, from 1.
+        at: Unix seconds.
+        phase: Phase after the decision; "" in histories that do not say.
+        step: Step after the decision, from 1; None before the history says.
+        weights: Percent of traffic by arm, as decided.
+        rule: Why, in one sentence.
+        events: {"kind", "message"} of each change of phase or step, command and alarm.
+        evidence: Sequence of the look whose readings it rests on: its own, the last one before, or None.
+        guardrails: The verdicts of this look, each with "readings" and "queries" by arm, and its "meaning".
+    """
+
+    rollout: str
+    sequence: int
+    at: float
+    phase: str
+    step: int | None
+    weights: Mapping[str, int]
+    rule: str
+    events: tuple[Mapping[str, str], ...]
+    evidence: int | None
+    guardrails: tuple[Mapping[str, Any], ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the decision as JSON-ready data."""
+        return {"type": "decision", **asdict(self)}
+
+
+def decisions_of(rollout: str, lines: Iterable[Line], after: Decision | None = None) -> Iterator[Decision]:
+    """Groups the lines of a history by look.
+
+    Args:
+        rollout: Id of the rollout.
+        lines: Lines of the history in order; those of one look stand together.
+        after: The last decision before these lines.
+    """
+    group: list[Line] = []
+    last = after
+    for line in lines:
+        if group and line["at"] != group[0]["at"]:
+            last = _decision(rollout, group, last)
+            yield last
+            group = []
+        group.append(line)
+    if group:
+        yield _decision(rollout, group, last)
+
+
+def _decision(rollout: str, group: Sequence[Line], last: Decision | None) -> Decision:
+    sequence = 1 if last is None else last.sequence + 1
+    look = next((line for line in group if line["type"] == "verdicts"), None)
+    stood = next((line for line in (look, *group) if line is not None and "weights" in line), None)
+    events = tuple(
+        {"kind": str(line["kind"]), "message": str(line["message"])} for line in group if line["type"] == "event"
+    )
+    rule = "" if look is None else str(look.get("rule", ""))
+    step = None if last is None else last.step
+    return Decision(
+        rollout=rollout,
+        sequence=sequence,
+        at=float(group[0]["at"]),
+        phase=str(stood.get("phase", "")) if stood else "",
+        step=int(stood["step"]) + 1 if stood else step,
+        weights=dict(stood["weights"]) if stood else ({} if last is None else last.weights),
+        rule=rule or (events[-1]["message"] if events else ""),
+        events=events,
+        evidence=sequence if look is not None else (None if last is None else last.evidence),
+        guardrails=() if look is None else tuple(_guardrails(look)),
+    )
+
+
+def _guardrails(look: Line) -> Iterator[dict[str, Any]]:
+    for verdict in look["verdicts"]:
+        name = verdict["guardrail"]
+        readings = {
+            reading["arm"]: {key: value for key, value in reading.items() if key not in ("guardrail", "arm")}
+            for reading in look.get("readings", ())
+            if reading["guardrail"] == name
+        }
+        yield {
+            **verdict,
+            "meaning": OUTCOME_MEANINGS.get(verdict["outcome"], ""),
+            "requirement_meaning": REQUIREMENT_MEANINGS.get(verdict["requirement"], ""),
+            "readings": readings,
+            "queries": dict(look.get("queries", {}).get(name, {})),
+        }
+
+
+class HistoryReader:
+    """Reads the history of one rollout as it grows; each decision comes once, and only when it is certain.
+
+    Args:
+        folder: The rollout.
+    """
+
+    def __init__(self, folder: RolloutFolder) -> None:
+        self._folder = folder
+        self._offset = 0
+        self._last: Decision | None = None
+
+    def new(self) -> list[Decision]:
+        """Returns the decisions since the last call.
+
+        Raises:
+            ArtifactError: State or history cannot be read.
+        """
+        state = read_plain_state(self._folder)
+        if state is None:
+            return []
+        committed = int(state["history_bytes"])
+        if committed <= self._offset:
+            return []
+        path = self._folder.path / "history.jsonl"
+        try:
+            with path.open("rb") as handle:
+                handle.seek(self._offset)
+                content = handle.read(committed - self._offset)
+            lines = [json.loads(line) for line in content.splitlines()]
+        except (OSError, ValueError) as error:
+            raise ArtifactError(
+                f"the rollout's history cannot be read ({error})",
+                where=str(path),
+                remedy="It was altered; the state beside it still says where the rollout stands.",
+            ) from error
+        found = list(decisions_of(self._folder.id, lines, self._last))
+        self._offset = committed
+        self._last = found[-1] if found else self._last
+        return found
+
+
+def read_plain_state(folder: RolloutFolder) -> dict[str, Any] | None:
+    """Returns state.json as plain data, also where another version of Slipway wrote it; None before there is one.
+
+    Raises:
+        ArtifactError: It is no state of a rollout.
+    """
+    path = folder.path / "state.json"
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content["state"]["phase"], str) or not isinstance(content["history_bytes"], int):
+            raise TypeError("phase and history_bytes are of another type")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"the rollout's state cannot be read ({type(error).__name__}: {error})",
+            where=str(path),
+            remedy="It was altered; move the folder away and start the rollout anew.",
+        ) from error
+    found: dict[str, Any] = content
+    return found
+
+
+def end_of(folder: RolloutFolder) -> dict[str, Any] | None:
+    """Returns the stream's last message, {"type": "end", "phase", "reason", "at"}, or None while a rollout goes on.
+
+    Raises:
+        ArtifactError: The state cannot be read.
+    """
+    content = read_plain_state(folder)
+    if content is None or content["state"]["phase"] not in TERMINAL:
+        return None
+    state = content["state"]
+    return {
+        "type": "end",
+        "rollout": folder.id,
+        "at": state.get("phase_since"),
+        "phase": state["phase"],
+        "reason": state.get("reason", ""),
+    }
+
+
+def follow(
+    folder: RolloutFolder, served: Callable[[], bool], *, patience: float = 30.0, interval: float = 0.2
+) -> Iterator[dict[str, Any]]:
+    """Yields every decision, those made so far first, and at the end of the rollout the message of its end.
+
+    Args:
+        folder: The rollout.
+        served: Says whether anything runs the rollout.
+        patience: Seconds for which nothing may run it.
+        interval: Seconds between two looks at its files.
+
+    Raises:
+        ArtifactError: State or history cannot be read.
+        ServiceError: Nothing has run the rollout for longer than `patience`.
+    """
+    reader = HistoryReader(folder)
+    seen = time.monotonic()
+    while True:
+        # Read before the decisions: then none of them can be missing when the end is told.
+        end = end_of(folder)
+        yield from (decision.to_dict() for decision in reader.new())
+        if end is not None:
+            yield end
+            return
+        if served():
+            seen = time.monotonic()
+        elif time.monotonic() - seen > patience:
+            raise ServiceError(
+                "nothing runs the rollout: the serving plane is down",
+                where=folder.id,
+                remedy="Start it with `slipway up`; the rollout goes on where it was.",
+            )
+        time.sleep(interval)
+
+
+def explanation_of(folder: RolloutFolder) -> dict[str, Any]:
+    """Returns the whole rollout explained: where it stands, what words mean, and every decision, oldest first.
+
+    Raises:
+        ArtifactError: Spec, state or history cannot be read.
+    """
+    spec = folder.spec
+    content = read_plain_state(folder)
+    state: Mapping[str, Any] = {} if content is None else content["state"]
+    return {
+        "rollout": folder.id,
+        "model": spec.model,
+        "candidates": [target.model_dump() for target in spec.candidates],
+        "stable": None if spec.stable is None else spec.stable.model_dump(),
+        "phase": state.get("phase", "Pending"),
+        "step": int(state.get("step", 0)) + 1,
+        "steps": len(spec.policy.steps),
+        "weights": dict(state.get("weights", {})),
+        "reason": state.get("reason", ""),
+        "alarm": state.get("alarm", ""),
+        "meanings": {"verdicts": OUTCOME_MEANINGS, "requirements": REQUIREMENT_MEANINGS},
+        "decisions": [decision.to_dict() for decision in HistoryReader(folder).new()],
+    }
