@@ -37,7 +37,7 @@ def rollout() -> None:
 
 
 @rollout.command()
-@click.argument("version", required=False, metavar="[MODEL/VERSION]")
+@click.argument("versions", nargs=-1, metavar="[MODEL/VERSION]...")
 @file_option
 @output_option
 @click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the project file.")
@@ -46,7 +46,7 @@ def rollout() -> None:
 @click.option("--retry", is_flag=True, help="Try a version again that went back.")
 @click.option("--force", is_flag=True, help="Start although the plan says that the traffic cannot decide it in time.")
 def start(
-    version: str | None,
+    versions: tuple[str, ...],
     file: Path,
     output: str,
     overrides: tuple[str, ...],
@@ -58,16 +58,19 @@ def start(
 ) -> None:
     """Roll a registered version out; by default the one with the alias `challenger`.
 
+    Several versions get the step's weight each; harmful ones are dropped, and the best one goes on.
+
     \b
     Examples:
       slipway rollout start
       slipway rollout start films/3 --wait
       slipway rollout start films@challenger --set rollout.alpha=0.01 --plan
+      slipway rollout start films/3 films/4 --set rollout.preset=abTest
     """
     from slipway.contracts.project import load_project
     from slipway.serving.rollout.start import create_rollout, plan_rollout, prepare
 
-    prepared = prepare(load_project(file, overrides), version, retry=retry)
+    prepared = prepare(load_project(file, overrides), versions, retry=retry)
     if prepared.spec.stable is None:
         note("Nothing serves yet: after a smoke test, this first version gets all traffic.")
     elif not (force and not plan_only):
@@ -83,7 +86,7 @@ def start(
     if wait:
         _follow(folder, output)
     else:
-        emit({"rollout": folder.id, "candidate": prepared.spec.candidates[0].arm}, output)
+        emit({"rollout": folder.id, "candidates": [target.arm for target in prepared.spec.candidates]}, output)
 
 
 @rollout.command()
@@ -160,13 +163,14 @@ def retry(rollout_id: str | None, file: Path, output: str, *, wait: bool) -> Non
     from slipway.serving.rollout.start import create_rollout, prepare
 
     old = _store(file).find(rollout_id).spec
-    prepared = prepare(load_project(file), f"{old.model}/{old.candidates[0].version}", retry=True)
+    versions = [f"{old.model}/{candidate.version}" for candidate in old.candidates]
+    prepared = prepare(load_project(file), versions, retry=True)
     folder = create_rollout(prepared)
     note(f"rollout {folder.id} has started")
     if wait:
         _follow(folder, output)
     else:
-        emit({"rollout": folder.id, "candidate": prepared.spec.candidates[0].arm}, output)
+        emit({"rollout": folder.id, "candidates": [target.arm for target in prepared.spec.candidates]}, output)
 
 
 @rollout.command()
@@ -255,7 +259,7 @@ def _follow(folder: RolloutFolder, output: str) -> None:
             )
         time.sleep(0.2)
     emit(_status(folder, record), output, table=lambda: _status_table(folder, record))
-    if record.state.phase != "Promoted":
+    if record.state.phase not in ("Promoted", "Completed"):
         raise RolloutError(
             record.state.reason or f"the rollout ended as {record.state.phase}",
             where=folder.id,
@@ -269,11 +273,15 @@ def _summary(folder: RolloutFolder) -> dict[str, Any]:
     state = record.state if record else None
     return {
         "rollout": folder.id,
-        "candidate": spec.candidates[0].arm,
+        "candidate": state.candidate.arm if state else spec.candidates[0].arm,
+        "candidates": [candidate.arm for candidate in spec.candidates],
         "stable": spec.stable.arm if spec.stable else None,
         "phase": str(state.phase) if state else "Pending",
         "step": f"{state.step + 1}/{len(spec.policy.steps)}" if state else None,
-        "weight": state.weights.get(spec.candidates[0].arm, 0) if state else 0,
+        "weight": state.weights.get(state.candidate.arm, 0) if state else 0,
+        "weights": dict(state.weights) if state else {},
+        "mirrors": dict(state.mirrors) if state else {},
+        "dropped": dict(state.dropped) if state else {},
         "reason": state.reason if state else "",
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slipway.contracts.bundle import bundle_digest, read_bundle
@@ -40,12 +41,12 @@ class Traffic:
     rates: dict[str, float | None]
 
 
-def prepare(project: Project, version: str | None, *, retry: bool = False) -> Prepared:
-    """Finds candidate and stable, checks the candidate's bundle, and refuses what must not start.
+def prepare(project: Project, versions: Sequence[str], *, retry: bool = False) -> Prepared:
+    """Finds candidates and stable, checks the candidates' bundles, and refuses what must not start.
 
     Args:
         project: The project; its rollout policy and its serving part, overrides applied, are the candidate's.
-        version: `MODEL/VERSION`, `MODEL@ALIAS`, a version or an alias; None is the challenger.
+        versions: Each `MODEL/VERSION`, `MODEL@ALIAS`, a version or an alias; none is the challenger.
         retry: Accept a version that went back.
 
     Raises:
@@ -58,22 +59,26 @@ def prepare(project: Project, version: str | None, *, retry: bool = False) -> Pr
     if not observed.is_fresh():
         raise ServiceError("the serving plane is down", where=str(project.directory), remedy="Start it: slipway up")
     registry = registry_for(project.directory, project.tracking.uri)
-    candidate = find_version(registry, project.name, version)
-    read_bundle(candidate.bundle_dir)
+    candidates = [find_version(registry, project.name, version) for version in versions or (None,)]
     store = RolloutStore(PlaneLayout(project.directory).rollouts)
     champion = registry.find(project.name, CHAMPION)
-    _refuse(project, store, candidate, champion, retry=retry)
-    arm = arm_for(project, candidate)
-    arms = {arm.name: arm}
+    arms = {}
+    for candidate in candidates:
+        read_bundle(candidate.bundle_dir)
+        _refuse(project, store, candidate, champion, retry=retry)
+        arm = arm_for(project, candidate)
+        arms[arm.name] = arm
+    _refuse_several(project, candidates, champion)
+    first = next(iter(arms))
     stable = None
     if champion is not None:
         name = arm_name(champion.name, champion.version)
         arms[name] = read_desired(project.directory).arm(name) or arm_for(project, champion)
         stable = _target(champion)
     spec = RolloutSpec(
-        id=new_rollout_id(arm.name),
+        id=new_rollout_id(first),
         model=project.name,
-        candidates=(_target(candidate),),
+        candidates=tuple(_target(candidate) for candidate in candidates),
         stable=stable,
         known_good=_known_good(project, registry),
         policy=project.rollout,
@@ -163,6 +168,30 @@ def _refuse(
             f"rollout {running[0].id} is under way, and the policy refuses a second one",
             where=where,
             remedy="Wait for its end, or take it back: slipway rollout abort",
+        )
+
+
+def _refuse_several(project: Project, candidates: Sequence[ModelVersion], champion: ModelVersion | None) -> None:
+    """Refuses several versions where they cannot be told apart, or have no step to be compared at."""
+    count = len(candidates)
+    if count == 1:
+        return
+    where = project.name
+    if len({candidate.version for candidate in candidates}) < count:
+        raise UsageError("a version is named twice", where=where, remedy="Name each version once.")
+    if champion is None:
+        raise UsageError(
+            "several versions are compared with the one that serves, and none serves yet",
+            where=where,
+            remedy="Bring one up first: slipway rollout start MODEL/VERSION",
+        )
+    below = [step.weight for step in project.rollout.steps if step.compares]
+    if not below or max(below) * count > 100:
+        raise UsageError(
+            f"{count} versions at {max(below, default=0)} % each are more than all traffic",
+            where=f"{where}: rollout.steps",
+            remedy=f"Give the steps below 100 a weight of at most {100 // count}, such as "
+            f"--set 'rollout.steps=[{{weight: {min(100 // (count + 1), 50)}}}, {{weight: 100}}]'",
         )
 
 

@@ -196,11 +196,13 @@ class RolloutStore:
             record = folder.read()
             if record is None or folder.spec.model != model:
                 continue
-            digest = record.state.candidate.identity
-            if record.state.phase == "RolledBack" and not record.state.aborted:
-                result[digest] = folder.id
-            elif record.state.phase == "Promoted":
-                result.pop(digest, None)
+            state = record.state
+            if state.phase == "Promoted":
+                result.pop(state.candidate.identity, None)
+            for target in state.candidates:
+                # A version that only lost to a better one, or that a person took back, may come again.
+                if target.identity in state.went_back and not state.aborted:
+                    result[target.identity] = folder.id
         return result
 
     def _folders(self) -> Iterator[RolloutFolder]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,19 @@ def test_a_version_that_went_back_is_remembered_by_its_digest(folder: RolloutFol
     store = RolloutStore(folder.path.parent)
     assert [open_one.id for open_one in store.open()] == [SPEC.id]
     state = new_state(SPEC, 5.0)
-    folder.write(Record(state.__class__(**{**state.__dict__, "phase": Phase.ROLLED_BACK})))
+    folder.write(Record(replace(state, phase=Phase.ROLLED_BACK, went_back=("ab",))))
     assert store.open() == []
     assert store.went_back("films") == {"ab": SPEC.id}
     assert store.went_back("shop") == {}
+
+
+def test_a_version_that_was_replaced_or_aborted_may_come_again(folder: RolloutFolder) -> None:
+    store = RolloutStore(folder.path.parent)
+    state = replace(new_state(SPEC, 5.0), phase=Phase.ROLLED_BACK)
+    folder.write(Record(state))
+    assert store.went_back("films") == {}
+    folder.write(Record(replace(state, went_back=("ab",), aborted=True)))
+    assert store.went_back("films") == {}
 
 
 def test_a_dead_arm_does_not_make_the_weight_of_the_others_look_larger(tmp_path: Path) -> None:
