@@ -14,8 +14,8 @@ import math
 
 import numpy as np
 
-from slipway.serving.rollout.core.evidence import log_evidence_above, log_evidence_below
-from slipway.serving.rollout.core.hypergeometric import Floats
+from slipway.serving.rollout.core.evidence import log_evidences_above, log_evidences_below
+from slipway.serving.rollout.core.hypergeometric import Floats, Ints
 
 
 def shift_grid(tolerance: float) -> Floats:
@@ -34,8 +34,10 @@ def log_split_likelihoods(candidate_n: int, total_n: int, weight: float, shifts:
         weight: Percent set for the candidate, between 1 and 99.
         shifts: Shifts of the log-odds, shape [J].
     """
-    logit = math.log(weight / (100 - weight)) + shifts
-    return np.asarray(-candidate_n * np.logaddexp(0, -logit) - (total_n - candidate_n) * np.logaddexp(0, logit))
+    share = np.asarray(weight)[..., None]
+    logit = np.log(share / (100 - share)) + shifts
+    candidate, total = np.asarray(candidate_n)[..., None], np.asarray(total_n)[..., None]
+    return np.asarray(-candidate * np.logaddexp(0, -logit) - (total - candidate) * np.logaddexp(0, logit))
 
 
 def log_evidence_of_mismatch(log_sums: Floats, shifts: Floats, tolerance: float) -> float:
@@ -43,6 +45,11 @@ def log_evidence_of_mismatch(log_sums: Floats, shifts: Floats, tolerance: float)
 
     The mean of two e-values, one a side, is one; so is half of the larger.
     """
+    return float(log_evidences_of_mismatch(log_sums, shifts, tolerance))
+
+
+def log_evidences_of_mismatch(log_sums: Floats, shifts: Floats, tolerance: float) -> Floats:
+    """Returns the same for log-sums of many rollouts at once, of shape [..., J]."""
     edge = math.log1p(tolerance)
-    sides = log_evidence_above(log_sums, shifts, edge), log_evidence_below(log_sums, shifts, -edge)
-    return max(sides) - math.log(2)
+    above, below = log_evidences_above(log_sums, shifts, edge), log_evidences_below(log_sums, shifts, -edge)
+    return np.asarray(np.maximum(above, below) - math.log(2))

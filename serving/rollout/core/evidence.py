@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from slipway.serving.rollout.core.hypergeometric import Floats
+from slipway.serving.rollout.core.hypergeometric import Floats, Ints
 
 _FIRST, _GROWTH, _LARGEST = 0.02, 1.2, 4.7
 _START_NOW = 0.8
@@ -39,22 +39,37 @@ def log_odds_grid(*extra: float) -> Floats:
 
 def log_mean_exp(values: Floats) -> float:
     """Returns log of the mean of exp(values); minus infinity for none."""
-    if len(values) == 0:
-        return -math.inf
-    top = float(values.max())
-    return top + math.log(float(np.exp(values - top).mean()))
+    return float(log_mean_exps(values))
+
+
+def log_mean_exps(values: Floats) -> Floats:
+    """Returns log of the mean of exp(values) over the last axis, of shape [..., J]; minus infinity for none."""
+    if values.shape[-1] == 0:
+        return np.full(values.shape[:-1], -np.inf)
+    top = values.max(axis=-1)
+    return np.asarray(top + np.log(np.exp(values - top[..., None]).mean(axis=-1)))
 
 
 def log_evidence_above(log_sums: Floats, grid: Floats, null: float) -> float:
     """Returns log evidence against "log odds ratio <= null", null a grid point: mixture over the points above it."""
+    return float(log_evidences_above(log_sums, grid, null))
+
+
+def log_evidences_above(log_sums: Floats, grid: Floats, null: float) -> Floats:
+    """Returns the same for log-sums of many rollouts at once, of shape [..., J]."""
     at = int(np.searchsorted(grid, null))
-    return log_mean_exp(log_sums[at + 1 :] - log_sums[at])
+    return log_mean_exps(log_sums[..., at + 1 :] - log_sums[..., at, None])
 
 
 def log_evidence_below(log_sums: Floats, grid: Floats, null: float) -> float:
     """Returns log evidence against "log odds ratio >= null", null a grid point: mixture over the points below it."""
+    return float(log_evidences_below(log_sums, grid, null))
+
+
+def log_evidences_below(log_sums: Floats, grid: Floats, null: float) -> Floats:
+    """Returns the same for log-sums of many rollouts at once, of shape [..., J]."""
     at = int(np.searchsorted(grid, null))
-    return log_mean_exp(log_sums[:at] - log_sums[at])
+    return log_mean_exps(log_sums[..., :at] - log_sums[..., at, None])
 
 
 def bounds(log_sums: Floats, grid: Floats, alpha_lower: float, alpha_upper: float) -> tuple[float, float]:
@@ -96,7 +111,7 @@ def start_any_time(size: int) -> Floats:
     return np.full(size, math.log(_START_NOW))
 
 
-def update_any_time(log_mixture: Floats, log_ratios: Floats, windows: int, ceiling: float) -> Floats:
+def update_any_time(log_mixture: Floats, log_ratios: Floats, windows: int | Ints, ceiling: float) -> Floats:
     """Returns the any-start mixture after one more window: S <- S * ratio + w, per alternative.
 
     A fault may begin late: evidence that only multiplies would first have to work off all the good windows before it.
@@ -106,10 +121,10 @@ def update_any_time(log_mixture: Floats, log_ratios: Floats, windows: int, ceili
     only makes it smaller, and lets it come down again when the trouble is over.
 
     Args:
-        log_mixture: Log S, shape [J].
-        log_ratios: Log-likelihood ratios of this window against the null, shape [J].
-        windows: Windows taken in before this one.
+        log_mixture: Log S, shape [..., J].
+        log_ratios: Log-likelihood ratios of this window against the null, shape [..., J].
+        windows: Windows taken in before this one, a number or shape [...].
         ceiling: Cut log S here.
     """
-    later = math.log((1 - _START_NOW) * 6 / math.pi**2) - 2 * math.log(windows + 1)
-    return np.minimum(np.logaddexp(log_mixture + log_ratios, later), ceiling)
+    later = math.log((1 - _START_NOW) * 6 / math.pi**2) - 2 * np.log(np.asarray(windows) + 1)
+    return np.minimum(np.logaddexp(log_mixture + log_ratios, later[..., None]), ceiling)

@@ -6,15 +6,14 @@ Howard, Ramdas, McAuliffe and Sekhon 2021 (beta-binomial mixture); Robbins 1970.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from scipy.special import betaln
 
-from slipway.serving.rollout.core.hypergeometric import Floats
+from slipway.serving.rollout.core.hypergeometric import Floats, Ints
 
 _PRIOR = 0.5
-_HALVINGS = 40
+_NEWTON_STEPS = 60
 
 
 def rate_interval(bad: int, n: int, alpha: float) -> tuple[float, float]:
@@ -28,18 +27,24 @@ def rate_interval(bad: int, n: int, alpha: float) -> tuple[float, float]:
         n: Samples; with none, the interval is (0, 1).
         alpha: Chance of ever being wrong.
     """
-    if n <= 0:
-        return 0.0, 1.0
-    mixture = float(betaln(bad + _PRIOR, n - bad + _PRIOR) - betaln(_PRIOR, _PRIOR))
-    limit = mixture - math.log(1 / alpha)
+    lower, upper = rate_intervals(np.array([bad]), np.array([n]), alpha)
+    return float(lower[0]), float(upper[0])
 
-    def inside(p: float) -> bool:
-        return _log_likelihood(bad, n, p) > limit
 
-    estimate = bad / n
-    lower = 0.0 if bad == 0 else _edge(inside, 0.0, estimate)
-    upper = 1.0 if bad == n else _edge(inside, 1.0, estimate)
-    return lower, upper
+def rate_intervals(bad: Ints, n: Ints, alpha: float | Floats) -> tuple[Floats, Floats]:
+    """Returns the lower and upper bounds of the same for many counts at once, each of shape [...].
+
+    Args:
+        bad: Events, shape [...].
+        n: Samples, shape [...].
+        alpha: Chance of ever being wrong, a number or shape [...].
+    """
+    events, rest = np.broadcast_arrays(bad, n - bad)
+    limit = betaln(events + _PRIOR, rest + _PRIOR) - betaln(_PRIOR, _PRIOR) + np.log(alpha)
+    # The set of rates is the same from both sides: the upper bound is one less the lower bound of the complement.
+    lower = np.exp(_log_lower_edge(events, rest, limit))
+    upper = -np.expm1(_log_lower_edge(rest, events, limit))
+    return np.where(events > 0, lower, 0.0), np.where(rest > 0, upper, 1.0)
 
 
 def difference_interval(
@@ -50,9 +55,20 @@ def difference_interval(
     The counts must come from a time in which the traffic split did not change: under a changing split, a swing of the
     common base rate would weigh differently in the two arms and look like a difference (Simpson's paradox).
     """
-    candidate = rate_interval(candidate_bad, candidate_n, alpha / 2)
-    stable = rate_interval(stable_bad, stable_n, alpha / 2)
-    return candidate[0] - stable[1], candidate[1] - stable[0]
+    lower, upper = difference_intervals(
+        np.array([candidate_bad]), np.array([candidate_n]), np.array([stable_bad]), np.array([stable_n]), alpha
+    )
+    return float(lower[0]), float(upper[0])
+
+
+def difference_intervals(
+    candidate_bad: Ints, candidate_n: Ints, stable_bad: Ints, stable_n: Ints, alpha: float | Floats
+) -> tuple[Floats, Floats]:
+    """Returns the lower and upper bounds of the same for many counts at once, each of shape [...]."""
+    lower, upper = rate_intervals(
+        np.stack([candidate_bad, stable_bad]), np.stack([candidate_n, stable_n]), np.asarray(alpha) / 2
+    )
+    return lower[0] - upper[1], upper[0] - lower[1]
 
 
 def rates_beyond(limit: float) -> Floats:
@@ -62,26 +78,31 @@ def rates_beyond(limit: float) -> Floats:
     return np.asarray(1 / (1 + np.exp(-logits)))
 
 
-def log_limit_ratios(bad: int, n: int, limit: float, rates: Floats) -> Floats:
-    """Returns log-likelihood ratios of `rates` against the limit, shape [J].
+def log_limit_ratios(bad: int | Ints, n: int | Ints, limit: float, rates: Floats) -> Floats:
+    """Returns log-likelihood ratios of `rates` against the limit, shape [..., J], for counts of shape [...].
 
     Each ratio rises with the true rate, so the products are supermartingales for every arm whose rate stays at or
     below the limit, be it constant or not.
     """
-    return np.asarray(bad * np.log(rates / limit) + (n - bad) * np.log((1 - rates) / (1 - limit)))
+    events, rest = np.asarray(bad)[..., None], np.asarray(n - bad)[..., None]
+    return np.asarray(events * np.log(rates / limit) + rest * np.log((1 - rates) / (1 - limit)))
 
 
-def _log_likelihood(bad: int, n: int, p: float) -> float:
-    left = 0.0 if bad == 0 else bad * math.log(p) if p > 0 else -math.inf
-    right = 0.0 if bad == n else (n - bad) * math.log1p(-p) if p < 1 else -math.inf
-    return left + right
+def _log_lower_edge(events: Ints, rest: Ints, limit: Floats) -> Floats:
+    """Returns log of the smallest p with events log p + rest log(1 - p) = limit; meaningless where events are 0.
 
-
-def _edge(inside: Callable[[float], bool], outside: float, within: float) -> float:
-    """Returns the border between a point outside the set and one within it, on the side of the former."""
-    if inside(outside):
-        return outside
-    for _ in range(_HALVINGS):
-        middle = (outside + within) / 2
-        outside, within = (outside, middle) if inside(middle) else (middle, within)
-    return outside
+    Concave in u = log p, and linear far below the edge: Newton's method from there stays outside the set and comes
+    closer at every step.
+    """
+    count = np.maximum(events, 1).astype(np.float64)
+    u = np.minimum(limit / count, -1e-300)
+    # Where no sample is of the other kind, the first point is the edge itself.
+    for _ in range(_NEWTON_STEPS):
+        complement = -np.expm1(u)
+        height = events * u + rest * np.log(np.maximum(complement, 1e-300)) - limit
+        slope = events - rest * np.exp(u) / np.maximum(complement, 1e-300)
+        step = np.where(slope > 0, -height / np.where(slope > 0, slope, 1.0), 0.0)
+        u = u + np.maximum(step, 0.0)
+        if not np.any(step > 1e-14 * np.abs(u)):
+            break
+    return np.asarray(u)
