@@ -110,3 +110,67 @@ GATEWAY_LATENCY = MetricDefinition(
     "Traefik: time per attempt.",
     LATENCY_BUCKETS,
 )
+
+_ROLLOUT = ("model", "rollout")
+_JUDGED = (*_ROLLOUT, "guardrail", "arm")
+
+ROLLOUT_PHASE = MetricDefinition(
+    "slipway_rollout_phase", "gauge", (*_ROLLOUT, "phase"), "1 for the phase that the rollout is in, 0 for every other."
+)
+ROLLOUT_STEP = MetricDefinition("slipway_rollout_step", "gauge", _ROLLOUT, "Step of the policy, counted from 1.")
+ROLLOUT_WEIGHT = MetricDefinition(
+    "slipway_rollout_weight", "gauge", (*_ROLLOUT, "arm"), "Percent of traffic that was decided for the arm."
+)
+ROLLOUT_VERDICT = MetricDefinition(
+    "slipway_rollout_verdict",
+    "gauge",
+    (*_JUDGED, "outcome"),
+    "1 for the verdict of the guardrail on the arm (PASS, FAIL, INCONCLUSIVE, ERROR), 0 for every other.",
+)
+ROLLOUT_MET = MetricDefinition(
+    "slipway_rollout_requirement_met", "gauge", _JUDGED, "1 where the guardrail fulfils what the step requires, else 0."
+)
+ROLLOUT_BOUND = MetricDefinition(
+    "slipway_rollout_bound",
+    "gauge",
+    (*_JUDGED, "measure", "side"),
+    "Bound of the interval that holds over all looks, by side (lower, upper); +Inf or -Inf where nothing is known.",
+)
+ROLLOUT_MARGIN = MetricDefinition(
+    "slipway_rollout_margin", "gauge", (*_JUDGED, "measure"), "Tolerated margin, in the unit of the bounds."
+)
+ROLLOUT_SAMPLES = MetricDefinition(
+    "slipway_rollout_samples", "gauge", _JUDGED, "Samples of the arm that the verdict rests on."
+)
+ROLLOUT_DECISIONS = MetricDefinition(
+    "slipway_rollout_decisions_total",
+    "counter",
+    ("model", "kind"),
+    "Decisions since the controller started: changes of phase or step, commands, alarms, refused versions.",
+)
+ROLLOUT_TICKS = MetricDefinition("slipway_rollout_ticks_total", "counter", (), "Looks of the controller.")
+ROLLOUT_TICK_DURATION = MetricDefinition(
+    "slipway_rollout_tick_duration_seconds", "histogram", (), "Time of one look.", LATENCY_BUCKETS
+)
+ROLLOUT_LAST_TICK = MetricDefinition(
+    "slipway_rollout_last_tick_timestamp_seconds", "gauge", (), "Unix time at which the last look ended."
+)
+ROLLOUT_ERRORS = MetricDefinition(
+    "slipway_rollout_errors_total", "counter", ("error",), "Looks that ended with an error, by its kind."
+)
+
+CONTROLLER_METRICS = (
+    ROLLOUT_PHASE,
+    ROLLOUT_STEP,
+    ROLLOUT_WEIGHT,
+    ROLLOUT_VERDICT,
+    ROLLOUT_MET,
+    ROLLOUT_BOUND,
+    ROLLOUT_MARGIN,
+    ROLLOUT_SAMPLES,
+    ROLLOUT_DECISIONS,
+    ROLLOUT_TICKS,
+    ROLLOUT_TICK_DURATION,
+    ROLLOUT_LAST_TICK,
+    ROLLOUT_ERRORS,
+)

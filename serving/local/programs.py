@@ -98,10 +98,14 @@ def collector_spec(settings: PlaneSettings, port: int, metrics_port: int) -> Pro
     return ProcessSpec(COLLECTOR, command, settings.directory, lambda: answers_ok(ready), ports=ports)
 
 
-def controller_spec(settings: PlaneSettings) -> ProcessSpec:
-    """The process that carries out rollouts; it has no port, so that living counts as ready."""
-    command = (sys.executable, "-m", "slipway.serving.rollout", "--project", str(settings.directory))
-    return ProcessSpec(CONTROLLER, command, settings.directory, lambda: True)
+def controller_spec(settings: PlaneSettings, metrics_port: int) -> ProcessSpec:
+    """The process that carries out rollouts; living counts as ready, since its port serves metrics alone."""
+    command = (
+        *(sys.executable, "-m", "slipway.serving.rollout", "--project", str(settings.directory)),
+        *("--metrics-port", str(metrics_port)),
+    )
+    ports = {"controller-metrics": metrics_port}
+    return ProcessSpec(CONTROLLER, command, settings.directory, lambda: True, ports=ports)
 
 
 def predictor_spec(

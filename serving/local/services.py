@@ -36,7 +36,9 @@ class Services:
             programs.PROMETHEUS: self._prometheus,
             programs.COLLECTOR: self._collector,
             programs.GATEWAY: self._gateway,
-            programs.CONTROLLER: lambda _running: programs.controller_spec(settings),
+            programs.CONTROLLER: lambda running: programs.controller_spec(
+                settings, ports.claim("controller-metrics", in_use=running)
+            ),
         }
         if not (settings.collector and programs.has_module("slipway.serving.capture")):
             del makers[programs.COLLECTOR]

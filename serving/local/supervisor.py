@@ -259,6 +259,8 @@ class Supervisor:
         targets = [ScrapeTarget("gateway", f"127.0.0.1:{self._ports['gateway-internal']}")]
         if programs.COLLECTOR in self._services.processes:
             targets.append(ScrapeTarget("collector", f"127.0.0.1:{self._ports['collector-metrics']}"))
+        if programs.CONTROLLER in self._services.processes:
+            targets.append(ScrapeTarget("controller", f"127.0.0.1:{self._ports['controller-metrics']}"))
         for name, runner in sorted(self._arms.items()):
             for number, replica in sorted(runner.replicas.items()):
                 labels = {"arm": name, "model": runner.arm.model, "version": runner.arm.version}
