@@ -17,6 +17,9 @@ SCORE_BUCKETS = tuple(round(-0.5 + 0.1 * step, 1) for step in range(26))
 SMOKE_TEST_HEADER = "x-slipway-smoke-test"
 """Marks a request of the smoke test, which a predictor answers but does not count; gateways remove it from outside."""
 
+SHADOW_HEADER = "x-slipway-shadow"
+"""Marks a copy of a request, whose answer reaches nobody and gets no feedback; gateways remove it from outside."""
+
 
 @dataclass(frozen=True)
 class MetricDefinition:

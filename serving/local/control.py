@@ -185,6 +185,8 @@ def _live_ports(record: ProcessRecord) -> list[int]:
 def _not_ready(project: Path, observed: Observed) -> list[str]:
     waiting = [name for name, service in observed.services.items() if not service.ready]
     desired = read_desired(project)
+    if desired.draws_users and observed.assignment_applied != "user":
+        waiting.append("gateway to keep each user with an arm")
     for arm in desired.arms:
         weight = desired.weight(arm.name)
         status = observed.arms.get(arm.name)

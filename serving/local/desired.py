@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +16,10 @@ from slipway.contracts.files import write_atomically
 from slipway.serving.local.layout import PlaneLayout
 
 _NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+Percent = Annotated[int, Field(ge=0, le=100)]
+Assignment = Literal["request", "user"]
+"""Who stays with an arm: each request is drawn anew, or a user always gets the same."""
 
 
 def arm_name(model: str, version: str) -> str:
@@ -53,20 +57,28 @@ class Desired(BaseModel):
     Attributes:
         arms: An arm that leaves this list is drained, then stopped.
         weights: Arm name -> weight, 0 to 100; an arm that is not named has weight 0.
+        mirrors: Arm name -> percent of the public requests of which it gets a copy; its answers reach nobody.
+        assignment: Whether a request or a user is drawn; makes a difference where two arms have weight.
+        experiment: What users are drawn for: under another name they are drawn anew, so that one comparison leaves no
+            trace in the next.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     arms: tuple[Arm, ...] = ()
-    weights: dict[str, Annotated[int, Field(ge=0, le=100)]] = Field(default_factory=dict)
+    weights: dict[str, Percent] = Field(default_factory=dict)
+    mirrors: dict[str, Percent] = Field(default_factory=dict)
+    assignment: Assignment = "request"
+    experiment: str = Field(default="", max_length=4096)
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError(f"arms must have different names, got {names}")
-        if unknown := set(self.weights) - set(names):
-            raise ValueError(f"weights name arms that are not listed: {sorted(unknown)}")
+        for what, named in (("weights", self.weights), ("mirrors", self.mirrors)):
+            if unknown := set(named) - set(names):
+                raise ValueError(f"{what} name arms that are not listed: {sorted(unknown)}")
         return self
 
     def arm(self, name: str) -> Arm | None:
@@ -77,21 +89,49 @@ class Desired(BaseModel):
         """Returns the weight wanted for an arm, 0 when none is given."""
         return self.weights.get(name, 0)
 
+    def mirror(self, name: str) -> int:
+        """Returns the percent of requests wanted as copies for an arm, 0 when none is given."""
+        return self.mirrors.get(name, 0)
+
+    @property
+    def draws_users(self) -> bool:
+        """True where users have to be told apart: with one arm, everyone gets the same in any case."""
+        return self.assignment == "user" and sum(weight > 0 for weight in self.weights.values()) > 1
+
     def with_arm(self, arm: Arm) -> Desired:
         """Returns a copy that runs `arm` too, in place of one of the same name; its weight stays or is 0."""
         others = tuple(other for other in self.arms if other.name != arm.name)
-        return Desired(arms=(*others, arm), weights=self.weights)
+        return self._changed(arms=(*others, arm))
 
     def without_arm(self, name: str) -> Desired:
-        """Returns a copy without the arm and its weight; the same copy when it is absent."""
-        return Desired(
+        """Returns a copy without the arm, its weight and its copies; the same copy when it is absent."""
+        return self._changed(
             arms=tuple(arm for arm in self.arms if arm.name != name),
             weights={other: weight for other, weight in self.weights.items() if other != name},
+            mirrors={other: percent for other, percent in self.mirrors.items() if other != name},
         )
 
-    def with_weights(self, weights: dict[str, int]) -> Desired:
-        """Returns a copy with exactly these weights."""
-        return Desired(arms=self.arms, weights=weights)
+    def with_weights(
+        self,
+        weights: Mapping[str, int],
+        *,
+        mirrors: Mapping[str, int] | None = None,
+        assignment: Assignment | None = None,
+        experiment: str | None = None,
+    ) -> Desired:
+        """Returns a copy with exactly these weights and copies (none, where not given).
+
+        Assignment and experiment stay where not given.
+        """
+        return self._changed(
+            weights=dict(weights),
+            mirrors=dict(mirrors or {}),
+            assignment=self.assignment if assignment is None else assignment,
+            experiment=self.experiment if experiment is None else experiment,
+        )
+
+    def _changed(self, **changes: Any) -> Desired:
+        return Desired(**({name: getattr(self, name) for name in Desired.model_fields} | changes))
 
 
 def read_desired(project: Path) -> Desired:

@@ -3,22 +3,26 @@
 Measured on Traefik 3.7 and relied upon here: a failed attempt is counted for the service of the arm that was chosen
 (`traefik_service_requests_total`, code 502 or 503), also when a retry answers the client; without a health check on
 every child of a weighted service its dead children keep their traffic; retries of POST, and retries after the request
-was sent, have to be asked for.
+was sent, have to be asked for. A copy is sent after the user's answer is complete, is counted for the service of the
+arm that got it, and carries the same trace id in `traceparent` as the original.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slipway.contracts.files import write_atomically, write_json
-from slipway.contracts.metrics import LATENCY_BUCKETS, SMOKE_TEST_HEADER
-from slipway.serving.local.probes import get_json
+from slipway.contracts.metrics import LATENCY_BUCKETS, SHADOW_HEADER, SMOKE_TEST_HEADER
 
+PREDICTION_ROUTER = "prediction"
 PREDICTION_SERVICE = "slipway-prediction"
+ASSIGNMENT_SERVICE = "slipway-assignment"
+SHADOW_SERVICE = "slipway-shadow"
+MIRROR_SUFFIX, ASSIGNED_SUFFIX = "-mirror", "-assigned"
 GRPC_SERVICE = "slipway-grpc"
 FEEDBACK_SERVICE = "slipway-feedback"
 ARM_HEADER = "x-slipway-arm"
@@ -27,6 +31,10 @@ ARM_HEADER = "x-slipway-arm"
 _IDLE_CONNECTION = "2s"
 # The retries together outlast what it takes to notice a dead process and to take it out of the routes.
 _RETRY_ATTEMPTS, _RETRY_FIRST_WAIT = 10, "30ms"
+# Copies that wait for a silent arm hold memory of the gateway; those beyond are dropped.
+_COPIES_IN_FLIGHT = 256
+_SPANS_PATH = "/v1/traces"
+_PREDICTION_PATHS = "(PathPrefix(`/v1/models/`) || PathPrefix(`/v2/models/`))"
 _GRPC_METHODS = r"^/inference\.GRPCInferenceService/(Server(Live|Ready|Metadata)|Model(Ready|Metadata|Infer))$"
 
 
@@ -38,38 +46,35 @@ class ArmRoute:
         weight: Its share, or None when it takes no part in the split (it may still finish requests).
         urls: Addresses of the processes that take requests.
         grpc_urls: The same for gRPC, as h2c:// addresses.
+        mirror: Percent of the public requests of which it gets a copy.
     """
 
     name: str
     weight: int | None
     urls: tuple[str, ...]
     grpc_urls: tuple[str, ...] = ()
+    mirror: int = 0
 
 
-@dataclass(frozen=True)
-class AppliedRoutes:
-    """What the running gateway says that it does: weights of the split, and addresses by service."""
-
-    weights: Mapping[str, int] = field(default_factory=dict)
-    servers: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-
-def static_configuration(*, public: int, internal: int, grpc: int, routes: Path) -> dict[str, Any]:
+def static_configuration(*, public: int, internal: int, assigned: int, grpc: int, routes: Path) -> dict[str, Any]:
     """Returns Traefik's configuration for its start.
 
     Args:
         public: Port of the gateway.
         internal: Port of API, metrics, ping and of requests to a named arm.
+        assigned: Port for users' requests for which an arm was drawn; they count for it.
         grpc: Port for gRPC without TLS.
         routes: File that holds the routes and is watched.
     """
     lifecycle = {"transport": {"lifeCycle": {"graceTimeOut": "10s"}}}
+    untraced = {"observability": {"tracing": False}}
     return {
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
         "entryPoints": {
             "public": {"address": f"127.0.0.1:{public}"} | lifecycle,
             "grpc": {"address": f"127.0.0.1:{grpc}"} | lifecycle,
-            "internal": {"address": f"127.0.0.1:{internal}"},
+            "internal": {"address": f"127.0.0.1:{internal}"} | untraced,
+            "assigned": {"address": f"127.0.0.1:{assigned}"} | lifecycle | untraced,
         },
         "api": {"insecure": False, "dashboard": False},
         "ping": {"entryPoint": "internal"},
@@ -82,37 +87,60 @@ def static_configuration(*, public: int, internal: int, grpc: int, routes: Path)
                 "buckets": list(LATENCY_BUCKETS),
             }
         },
+        # Nothing is recorded: it is what stamps a request and its copies with one id. A caller who asks for a record
+        # by a flag in `traceparent` has it sent to an address that throws it away.
+        "tracing": {"sampleRate": 0.0, "otlp": {"http": {"endpoint": f"http://127.0.0.1:{internal}{_SPANS_PATH}"}}},
         "log": {"level": "INFO", "noColor": True},
     }
 
 
-def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None, maximum_body: int) -> dict[str, Any]:
+def routes_configuration(
+    arms: Sequence[ArmRoute],
+    *,
+    collector_url: str | None,
+    maximum_body: int,
+    assignment_urls: Sequence[str] = (),
+) -> dict[str, Any]:
     """Returns routers, middlewares and services for these arms.
 
     Args:
         arms: All arms; one without an address keeps its service, and with it its counts.
         collector_url: Where feedback goes, or None when nothing collects it.
         maximum_body: Greatest request body in bytes; larger ones are refused at the gateway.
+        assignment_urls: Processes that draw an arm for each user; with none, the gateway draws one for each request.
     """
     services: dict[str, Any] = {}
     routers: dict[str, Any] = {
-        "internal-api": {"rule": "PathPrefix(`/api`)", "entryPoints": ["internal"], "service": "api@internal"}
+        "internal-api": {"rule": "PathPrefix(`/api`)", "entryPoints": ["internal"], "service": "api@internal"},
+        "internal-spans": {"rule": f"Path(`{_SPANS_PATH}`)", "entryPoints": ["internal"], "service": "ping@internal"},
     }
     for arm in arms:
         services[arm.name] = _balancer(arm.urls, health_check=True)
         services[f"{arm.name}-direct"] = _balancer(arm.urls)
         routers[f"{arm.name}-direct"] = {
-            "rule": f"Header(`{ARM_HEADER}`, `{arm.name}`) && (PathPrefix(`/v1/models/`) || PathPrefix(`/v2/models/`))",
+            "rule": f"Header(`{ARM_HEADER}`, `{arm.name}`) && {_PREDICTION_PATHS}",
             "entryPoints": ["internal"],
             "service": f"{arm.name}-direct",
         }
         if arm.grpc_urls:
             services[f"{arm.name}-grpc"] = _balancer(arm.grpc_urls)
     services[PREDICTION_SERVICE] = _weighted({arm.name: arm.weight for arm in arms}, health_check=True)
-    routers["prediction"] = {
-        "rule": "PathPrefix(`/v1/models/`) || PathPrefix(`/v2/models/`)",
+    entrance = PREDICTION_SERVICE
+    if assignment_urls:
+        entrance = ASSIGNMENT_SERVICE
+        services[entrance] = _balancer(assignment_urls)
+        for arm in arms:
+            _add_assigned(routers, services, arm)
+    mirrors = {arm.name: arm.mirror for arm in arms if arm.mirror and arm.weight is not None}
+    if mirrors:
+        entrance, main = SHADOW_SERVICE, entrance
+        services[entrance] = _mirroring(main, mirrors)
+        for name in mirrors:
+            services[name + MIRROR_SUFFIX] = _weighted({name: 1}) | {"middlewares": ["shadow", "shadow-limit"]}
+    routers[PREDICTION_ROUTER] = {
+        "rule": _PREDICTION_PATHS,
         "entryPoints": ["public"],
-        "service": PREDICTION_SERVICE,
+        "service": entrance,
         "middlewares": ["outside", "limit", "retry"],
     }
     if any(arm.grpc_urls for arm in arms):
@@ -139,7 +167,10 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
         "status": ["502-504"],
         "retryNonIdempotentMethod": True,
     }
-    outside = {"headers": {"customRequestHeaders": {SMOKE_TEST_HEADER: ""}}}  # an empty value removes the header
+    # An empty value removes the header.
+    outside = {"headers": {"customRequestHeaders": {SMOKE_TEST_HEADER: "", SHADOW_HEADER: "", ARM_HEADER: ""}}}
+    shadow = {"headers": {"customRequestHeaders": {SHADOW_HEADER: "1"}}}
+    shadow_limit = {"amount": _COPIES_IN_FLIGHT, "sourceCriterion": {"requestHeaderName": SHADOW_HEADER}}
     # The limit of `retry` itself only ends the retries of larger requests.
     limit = {"maxRequestBodyBytes": maximum_body, "memRequestBodyBytes": maximum_body}
     transport = {
@@ -153,11 +184,39 @@ def routes_configuration(arms: Sequence[ArmRoute], *, collector_url: str | None,
     return {
         "http": {
             "routers": routers,
-            "middlewares": {"outside": outside, "retry": {"retry": retry}, "limit": {"buffering": limit}},
+            "middlewares": {
+                "outside": outside,
+                "retry": {"retry": retry},
+                "limit": {"buffering": limit},
+                "shadow": shadow,
+                "shadow-limit": {"inFlightReq": shadow_limit},
+            },
             "services": services,
             "serversTransports": {"predictors": transport},
         }
     }
+
+
+def _add_assigned(routers: dict[str, Any], services: dict[str, Any], arm: ArmRoute) -> None:
+    """Adds the route of users for whom this arm was drawn: to its own service, and past it only when it is gone.
+
+    Until its death is noticed, attempts count as its errors, and the retry at the public entrance comes here again.
+    """
+    target = PREDICTION_SERVICE
+    if arm.weight is not None:
+        target = arm.name + ASSIGNED_SUFFIX
+        services[target] = {"failover": {"service": arm.name, "fallback": PREDICTION_SERVICE, "healthCheck": {}}}
+    routers[arm.name + ASSIGNED_SUFFIX] = {
+        "rule": f"Header(`{ARM_HEADER}`, `{arm.name}`) && {_PREDICTION_PATHS}",
+        "entryPoints": ["assigned"],
+        "service": target,
+    }
+
+
+def _mirroring(service: str, mirrors: Mapping[str, int]) -> dict[str, Any]:
+    # No `maxBodySize`: with one, Traefik allocates that much for every request. `limit` has refused larger ones.
+    copies = [{"name": name + MIRROR_SUFFIX, "percent": percent} for name, percent in mirrors.items()]
+    return {"mirroring": {"service": service, "mirrors": copies}}
 
 
 def _balancer(urls: Sequence[str], *, health_check: bool = False) -> dict[str, Any]:
@@ -194,22 +253,3 @@ def write_routes(path: Path, configuration: Mapping[str, Any]) -> bool:
         pass
     write_atomically(path, text)
     return True
-
-
-def applied_routes(internal_url: str) -> AppliedRoutes | None:
-    """Returns what the running gateway does, or None when it does not answer."""
-    services = get_json(f"{internal_url}/api/http/services?per_page=1000")
-    if not isinstance(services, list):
-        return None
-    weights: dict[str, int] = {}
-    servers: dict[str, frozenset[str]] = {}
-    for service in services:
-        name = str(service.get("name", "")).removesuffix("@file")
-        if name == PREDICTION_SERVICE:
-            children = service.get("weighted", {}).get("services", [])
-            # Traefik leaves a weight of 1 out of nothing, but a zero out of JSON.
-            weights = {str(child["name"]).removesuffix("@file"): int(child.get("weight", 0)) for child in children}
-        elif "loadBalancer" in service:
-            addresses = service["loadBalancer"].get("servers") or []
-            servers[name] = frozenset(str(address.get("url", "")) for address in addresses)
-    return AppliedRoutes(weights, servers)

@@ -40,6 +40,16 @@ class PlaneLayout:
         return self.root / "request-id.key"
 
     @property
+    def assignment(self) -> Path:
+        """By what users are drawn; read by the processes that draw them."""
+        return self.root / "assignment" / "assignment.json"
+
+    @property
+    def assignment_salt(self) -> Path:
+        """The project's secret that users are hashed with, readable by its owner alone."""
+        return self.root / "assignment" / "salt"
+
+    @property
     def lock(self) -> Path:
         """Held by the supervisor as long as it lives."""
         return self.root / "supervisor.lock"

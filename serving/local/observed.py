@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slipway.contracts.files import write_atomically
+from slipway.serving.local.desired import Assignment
 from slipway.serving.local.layout import PlaneLayout
 
 
@@ -42,7 +43,9 @@ class ArmStatus(BaseModel):
         restarts: Restarts after crashes, over all replicas, since the arm came.
         crash_looping: At least 4 restarts within 60 seconds.
         last_exit: Exit status of the last crash; negative for the number of a signal.
-        weight_applied: Weight that the running gateway reports for the arm, 0 when it has no route.
+        weight_applied: Weight that the running gateway reports for the arm, 0 when it has no route. Where users are
+            drawn, the weight that the processes which assign them report.
+        mirror_applied: Percent of the public requests of which the running gateway says that it sends a copy.
         state: pending (features or processes on their way), serving, degraded, down, draining, failed.
         problem: What keeps the arm from being ready, for people.
         replicas: The processes.
@@ -56,13 +59,14 @@ class ArmStatus(BaseModel):
     crash_looping: bool = False
     last_exit: int | None = None
     weight_applied: int = 0
+    mirror_applied: int = 0
     state: str = "pending"
     problem: str | None = None
     replicas: tuple[ReplicaStatus, ...] = ()
 
 
 class ServiceStatus(BaseModel):
-    """One process that is no predictor: redis, prometheus, traefik, collector, controller."""
+    """One process that is no predictor: redis, prometheus, traefik, collector, controller, router."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -82,6 +86,9 @@ class Observed(BaseModel):
             grpc: host:port. `direct` sends a request to the arm named in its header `x-slipway-arm`, whatever
             the weights, on loopback, outside the gateway's counts for the arm.
         weights_desired: The weights that the supervisor last read.
+        mirrors_desired: The copies that it last read.
+        assignment_desired: What should be drawn: users only where two arms have weight, else requests.
+        assignment_applied: What the running gateway draws; None where it does not answer.
         updated_at: Unix seconds; older than a few seconds means that no supervisor is at work.
     """
 
@@ -91,6 +98,9 @@ class Observed(BaseModel):
     services: dict[str, ServiceStatus] = Field(default_factory=dict)
     endpoints: dict[str, str] = Field(default_factory=dict)
     weights_desired: dict[str, int] = Field(default_factory=dict)
+    mirrors_desired: dict[str, int] = Field(default_factory=dict)
+    assignment_desired: Assignment = "request"
+    assignment_applied: Assignment | None = None
     supervisor_pid: int | None = None
     updated_at: float = 0.0
 

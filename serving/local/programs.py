@@ -14,6 +14,7 @@ from slipway.serving.local.process import ProcessSpec
 from slipway.serving.local.settings import PlaneSettings
 
 REDIS, PROMETHEUS, GATEWAY, COLLECTOR, CONTROLLER = "redis", "prometheus", "gateway", "collector", "controller"
+ROUTER = "router"
 
 REMEDIES = {
     "redis-server": "apt-get install redis-server (or: conda install -c conda-forge redis-server)",
@@ -72,13 +73,15 @@ def prometheus_spec(settings: PlaneSettings, port: int, configuration: Path) -> 
     return ProcessSpec(PROMETHEUS, command, layout.root, lambda: answers_ok(ready), ports={"prometheus": port})
 
 
-def gateway_spec(settings: PlaneSettings, *, public: int, internal: int, grpc: int, configuration: Path) -> ProcessSpec:
+def gateway_spec(
+    settings: PlaneSettings, *, public: int, internal: int, assigned: int, grpc: int, configuration: Path
+) -> ProcessSpec:
     """Traefik with the given ports."""
     command = (find_program("traefik"), f"--configFile={configuration}")
     ready = f"http://127.0.0.1:{internal}/ping"
-    ports = {"gateway": public, "gateway-internal": internal, "gateway-grpc": grpc}
+    ports = {"gateway": public, "gateway-internal": internal, "gateway-assigned": assigned, "gateway-grpc": grpc}
     # The ports stand in the configuration file: named here too, so that changed ports make another process of it.
-    environment = {"SLIPWAY_GATEWAY_PORTS": f"{public},{internal},{grpc}"}
+    environment = {"SLIPWAY_GATEWAY_PORTS": f"{public},{internal},{assigned},{grpc}"}
     return ProcessSpec(
         GATEWAY, command, settings.layout.root, lambda: answers_ok(ready), environment=environment, ports=ports
     )
@@ -96,6 +99,18 @@ def collector_spec(settings: PlaneSettings, port: int, metrics_port: int) -> Pro
     ready = f"http://127.0.0.1:{metrics_port}/metrics"
     ports = {"collector": port, "collector-metrics": metrics_port}
     return ProcessSpec(COLLECTOR, command, settings.directory, lambda: answers_ok(ready), ports=ports)
+
+
+def router_spec(settings: PlaneSettings, *, name: str, port: int, metrics_port: int, upstream: str) -> ProcessSpec:
+    """A process that draws an arm for each user and hands the request on to the gateway."""
+    command = (
+        *(sys.executable, "-m", "slipway.serving.router"),
+        *("--port", str(port), "--upstream", upstream, "--assignment", str(settings.layout.assignment)),
+        *("--metrics-port", str(metrics_port)),
+    )
+    ready = f"http://127.0.0.1:{port}/assignment"
+    ports = {"http": port, "metrics": metrics_port}
+    return ProcessSpec(name, command, settings.directory, lambda: answers_ok(ready), ports=ports)
 
 
 def controller_spec(settings: PlaneSettings, metrics_port: int) -> ProcessSpec:

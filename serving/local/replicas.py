@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+from slipway.serving.local.applied import AppliedRoutes
 from slipway.serving.local.desired import Arm
-from slipway.serving.local.gateway import AppliedRoutes, ArmRoute
+from slipway.serving.local.gateway import ArmRoute
 from slipway.serving.local.observed import ArmStatus, ReplicaStatus
 from slipway.serving.local.probes import requests_in_flight
 from slipway.serving.local.process import ManagedProcess
@@ -175,7 +176,7 @@ class ArmRunner:
                     replica = self.replicas[number] = self._make_replica(self.arm, number)
                     replica.process.start()
 
-    def route(self, weight: int) -> ArmRoute:
+    def route(self, weight: int, mirror: int = 0) -> ArmRoute:
         """Returns where the arm's requests go.
 
         An arm without a process that can take them has no share, but keeps its service: Traefik forgets the counts of a
@@ -184,9 +185,10 @@ class ArmRunner:
         able = [replica for _, replica in sorted(self.replicas.items()) if replica.routable]
         if self.retired or not able:
             return ArmRoute(self.arm.name, None, ())
-        return ArmRoute(self.arm.name, weight, tuple(one.url for one in able), tuple(one.grpc_url for one in able))
+        urls, grpc_urls = tuple(one.url for one in able), tuple(one.grpc_url for one in able)
+        return ArmRoute(self.arm.name, weight, urls, grpc_urls, mirror)
 
-    def status(self, weight_applied: int) -> ArmStatus:
+    def status(self, weight_applied: int, mirror_applied: int = 0) -> ArmStatus:
         """Returns the arm as the observed state shows it."""
         processes = [replica.process for replica in self.replicas.values()]
         serving = [replica for replica in self.replicas.values() if replica.phase is Phase.SERVING]
@@ -199,6 +201,7 @@ class ArmRunner:
             crash_looping=any(process.crash_looping for process in processes),
             last_exit=last_exits[-1] if last_exits else None,
             weight_applied=weight_applied,
+            mirror_applied=mirror_applied,
             state=self._state(ready),
             problem=self.problem,
             replicas=tuple(replica.status() for _, replica in sorted(self.replicas.items())),

@@ -10,7 +10,7 @@ from typing import Any
 
 from slipway.contracts.files import write_atomically
 
-JOBS = ("gateway", "predictors", "collector", "controller")
+JOBS = ("gateway", "predictors", "collector", "routers", "controller")
 
 
 @dataclass(frozen=True)

@@ -113,14 +113,17 @@ class Services:
 
     def _gateway(self, running: bool) -> ProcessSpec:
         folder = self._settings.layout.gateway
-        public, internal, grpc = (
-            self._ports.claim(name, in_use=running) for name in ("gateway", "gateway-internal", "gateway-grpc")
+        public, internal, assigned, grpc = (
+            self._ports.claim(name, in_use=running)
+            for name in ("gateway", "gateway-internal", "gateway-assigned", "gateway-grpc")
         )
         path = folder / "traefik.yaml"
         # Traefik serves without any routes, for ever, when the folder that it should watch is not there at its start.
         (folder / "routes").mkdir(parents=True, exist_ok=True)
         configuration = static_configuration(
-            public=public, internal=internal, grpc=grpc, routes=folder / "routes" / "routes.yaml"
+            public=public, internal=internal, assigned=assigned, grpc=grpc, routes=folder / "routes" / "routes.yaml"
         )
         write_static(path, configuration)
-        return programs.gateway_spec(self._settings, public=public, internal=internal, grpc=grpc, configuration=path)
+        return programs.gateway_spec(
+            self._settings, public=public, internal=internal, assigned=assigned, grpc=grpc, configuration=path
+        )

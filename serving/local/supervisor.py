@@ -19,9 +19,10 @@ from slipway.contracts.errors import ArtifactError, EnvironmentProblemError
 from slipway.contracts.events import load_or_create_key
 from slipway.contracts.files import exclusive_lock
 from slipway.serving.local import programs
+from slipway.serving.local.applied import AppliedRoutes, applied_routes
 from slipway.serving.local.desired import Arm, Desired, read_desired
 from slipway.serving.local.feature_loads import FeatureLoads, LoadState
-from slipway.serving.local.gateway import AppliedRoutes, ArmRoute, applied_routes, routes_configuration, write_routes
+from slipway.serving.local.gateway import ArmRoute, routes_configuration, write_routes
 from slipway.serving.local.logs import rotate
 from slipway.serving.local.observed import Observed, ServiceStatus, write_observed
 from slipway.serving.local.ports import PortBook
@@ -39,6 +40,7 @@ from slipway.serving.local.replicas import ArmRunner, Replica
 from slipway.serving.local.scraping import ScrapeTarget, write_targets
 from slipway.serving.local.services import ORDER, Services
 from slipway.serving.local.settings import PlaneSettings
+from slipway.serving.local.user_routing import UserRouting
 
 TICK_SECONDS = 0.1
 _PROBE_STARTING_SECONDS, _PROBE_READY_SECONDS = 0.15, 1.0
@@ -111,7 +113,9 @@ class Supervisor:
         load_or_create_key(self._layout.key_file)
         self._services = Services(self._settings, self._ports, self._say)
         self._features = FeatureLoads(self._layout, self._settings.project, self._say)
+        self._users = UserRouting(self._settings, self._ports, self._say)
         self._read_desired()
+        self._users.prepare(self._desired)
         self._take_over()
         self._write_routes(self._routes())
         self._write_targets()
@@ -123,7 +127,7 @@ class Supervisor:
     def _take_over(self) -> None:
         adopted: set[int] = set()
         for record in read_records(self._layout.processes):
-            process = self._services.processes.get(record.name)
+            process = self._services.processes.get(record.name) or self._users.processes.get(record.name)
             arm = self._desired.arm(record.arm) if record.arm else None
             if process is not None and process.adopt(record):
                 adopted.add(record.pid)
@@ -183,6 +187,7 @@ class Supervisor:
         self._probe(now)
         self._look_at_gateway(now)
         self._step_arms()
+        self._users.step(self._desired, self._applied)
         routes = self._routes()
         if self._write_routes(routes):
             self._next_applied = 0.0
@@ -208,7 +213,7 @@ class Supervisor:
             return
         self._desired_stamp = stamp
         if desired != self._desired:
-            self._say(f"desired: {', '.join(f'{arm.name} at {desired.weight(arm.name)}' for arm in desired.arms)}")
+            self._say(f"desired: {_in_words(desired)}")
         self._desired = desired
 
     def _step_arms(self) -> None:
@@ -244,7 +249,8 @@ class Supervisor:
         return state in (LoadState.DONE, LoadState.WITHOUT)
 
     def _routes(self) -> list[ArmRoute]:
-        return [runner.route(self._desired.weight(name)) for name, runner in sorted(self._arms.items())]
+        desired = self._desired
+        return [runner.route(desired.weight(name), desired.mirror(name)) for name, runner in sorted(self._arms.items())]
 
     def _write_routes(self, routes: list[ArmRoute]) -> bool:
         port = self._services.collector_port
@@ -252,6 +258,7 @@ class Supervisor:
             routes,
             collector_url=None if port is None else f"http://127.0.0.1:{port}",
             maximum_body=self._settings.maximum_body,
+            assignment_urls=self._users.urls(),
         )
         return write_routes(self._layout.gateway / "routes" / "routes.yaml", configuration)
 
@@ -261,6 +268,7 @@ class Supervisor:
             targets.append(ScrapeTarget("collector", f"127.0.0.1:{self._ports['collector-metrics']}"))
         if programs.CONTROLLER in self._services.processes:
             targets.append(ScrapeTarget("controller", f"127.0.0.1:{self._ports['controller-metrics']}"))
+        targets += [ScrapeTarget("routers", address) for address in self._users.metrics_addresses]
         for name, runner in sorted(self._arms.items()):
             for number, replica in sorted(runner.replicas.items()):
                 labels = {"arm": name, "model": runner.arm.model, "version": runner.arm.version}
@@ -272,7 +280,7 @@ class Supervisor:
 
     def _processes(self) -> list[ManagedProcess]:
         replicas = [replica.process for runner in self._arms.values() for replica in runner.replicas.values()]
-        return [*self._services.processes.values(), *replicas]
+        return [*self._services.processes.values(), *self._users.processes.values(), *replicas]
 
     def _probe(self, now: float) -> None:
         for process, future in list(self._probes.items()):
@@ -292,12 +300,20 @@ class Supervisor:
             self._applied_future = self._pool.submit(applied_routes, self._services.internal_url)
 
     def _write_observed(self, now: float) -> None:
-        weights = self._applied.weights if self._applied is not None else {}
+        applied = self._applied or AppliedRoutes()
+        desired = self._desired
+        processes = self._services.processes | self._users.processes
         observed = Observed(
-            arms={name: runner.status(weights.get(name, 0)) for name, runner in sorted(self._arms.items())},
-            services={name: self._service_status(one) for name, one in self._services.processes.items()},
+            arms={
+                name: runner.status(applied.weights.get(name, 0), applied.mirrors.get(name, 0))
+                for name, runner in sorted(self._arms.items())
+            },
+            services={name: self._service_status(one) for name, one in processes.items()},
             endpoints=self._services.endpoints(),
-            weights_desired={arm.name: self._desired.weight(arm.name) for arm in self._desired.arms},
+            weights_desired={arm.name: desired.weight(arm.name) for arm in desired.arms},
+            mirrors_desired={name: percent for name, percent in desired.mirrors.items() if percent},
+            assignment_desired="user" if desired.draws_users else "request",
+            assignment_applied=None if self._applied is None else self._applied.assignment,
             supervisor_pid=os.getpid(),
         )
         if self._last_written is not None:
@@ -331,6 +347,7 @@ class Supervisor:
         stages: list[list[ManagedProcess]] = [
             [services[name] for name in (programs.CONTROLLER,) if name in services],
             [services[programs.GATEWAY]],
+            [*self._users.processes.values()],
             [replica.process for runner in self._arms.values() for replica in runner.replicas.values()],
             [services[name] for name in (programs.COLLECTOR,) if name in services],
             [services[programs.PROMETHEUS], services[programs.REDIS]],
@@ -352,3 +369,11 @@ class Supervisor:
             for process in processes:
                 process.poll()
             time.sleep(0.02)
+
+
+def _in_words(desired: Desired) -> str:
+    parts = []
+    for arm in desired.arms:
+        mirror = desired.mirror(arm.name)
+        parts.append(f"{arm.name} at {desired.weight(arm.name)}" + (f", copies of {mirror} %" if mirror else ""))
+    return ", ".join(parts) + (", by user" if desired.draws_users else "")

@@ -65,6 +65,8 @@ class LocalPlane:
         """
         if not observed.is_fresh():
             return {}
+        # Where requests are drawn instead of users, the weights are right and the comparison is not.
+        drawn_otherwise = observed.assignment_desired == "user" and observed.assignment_applied != "user"
         return {
             name: ArmObservation(
                 ready=arm.ready,
@@ -72,8 +74,9 @@ class LocalPlane:
                 crash_looping=arm.crash_looping or arm.state == "failed",
                 restarts=arm.restarts,
                 # Not a share of the sum: an arm without processes has no weight, and must not lift the others.
-                weight_applied=arm.weight_applied,
+                weight_applied=None if drawn_otherwise else arm.weight_applied,
                 digest=digests.get(name),
+                mirror_applied=arm.mirror_applied,
             )
             for name, arm in observed.arms.items()
         }
@@ -94,8 +97,8 @@ class LocalPlane:
         match action:
             case StartArm(arm=name):
                 update_desired(self._project, lambda desired: _with_arm(desired, arms[name]))
-            case SetWeights(weights=weights):
-                update_desired(self._project, lambda desired: _with_weights(desired, weights))
+            case SetWeights():
+                update_desired(self._project, lambda desired: _with_weights(desired, action, arms))
             case StopArm(arm=name):
                 update_desired(self._project, lambda desired: desired.without_arm(name))
             case MoveAlias(alias=alias, version=version):
@@ -163,6 +166,12 @@ def _with_arm(desired: Desired, arm: Arm) -> Desired:
     return desired if desired.arm(arm.name) == arm else desired.with_arm(arm)
 
 
-def _with_weights(desired: Desired, weights: Mapping[str, int]) -> Desired:
+def _with_weights(desired: Desired, action: SetWeights, arms: Mapping[str, Arm]) -> Desired:
     known = {arm.name for arm in desired.arms}
-    return desired.with_weights({name: weight for name, weight in weights.items() if name in known})
+    return desired.with_weights(
+        {name: weight for name, weight in action.weights.items() if name in known},
+        mirrors={name: percent for name, percent in action.mirrors.items() if name in known and percent},
+        assignment=action.assignment,
+        # The same for the whole life of a rollout, and another for the next one.
+        experiment="+".join(sorted(arms)),
+    )
