@@ -42,7 +42,10 @@ class SlipwayError(Exception):
 
     def __str__(self) -> str:
         text = self.what if self.where is None else f"{self.where}: {self.what}"
-        return text if self.remedy is None else f"{text}. {self.remedy}"
+        if self.remedy is None:
+            return text
+        # What was listed line by line gets its remedy on a line of its own.
+        return f"{text.rstrip()}\n{self.remedy}" if text.endswith("\n") else f"{text.rstrip('.')}. {self.remedy}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the error as plain data, for `-o json` and for error.json of a step."""
