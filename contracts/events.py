@@ -204,7 +204,11 @@ class AnsweredEntity(BaseModel):
 
 
 class PredictionData(BaseModel):
-    """What was asked of which version and what it answered. `caller_id` is the caller's own request id."""
+    """What was asked of which version and what it answered. `caller_id` is the caller's own request id.
+
+    `trace_id` is the gateway's id of the request, which copies of it carry too; `shadow` marks the answer to a copy,
+    which reached nobody.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -213,6 +217,8 @@ class PredictionData(BaseModel):
     version: str
     replica: str = "0"
     caller_id: str | None = None
+    trace_id: str | None = None
+    shadow: bool = False
     latency_ms: float = Field(ge=0)
     entities: tuple[AnsweredEntity, ...]
 

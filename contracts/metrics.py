@@ -84,6 +84,43 @@ JOINED_CLICKED = MetricDefinition(
     "Those of them with at least one click within the waiting time.",
 )
 
+SHADOW_PAIRS = MetricDefinition(
+    "slipway_shadow_pairs_total", "counter", _ARM, "Answers of a version to copies that were compared with the user's."
+)
+SHADOW_UNPAIRED = MetricDefinition(
+    "slipway_shadow_unpaired_total", "counter", _ARM, "Answers to copies whose user's answer was not found in time."
+)
+SHADOW_AGREEMENT = MetricDefinition(
+    "slipway_shadow_agreement_total", "counter", _ARM, "Sum of the share of the top k in common, 0 to 1 a pair."
+)
+SHADOW_AGREEMENT_SQUARES = MetricDefinition(
+    "slipway_shadow_agreement_squares_total", "counter", _ARM, "Sum of the squares of these shares."
+)
+SHADOW_RANK_PAIRS = MetricDefinition(
+    "slipway_shadow_rank_pairs_total", "counter", _ARM, "Pairs with at least two items in common, which have an order."
+)
+SHADOW_RANK = MetricDefinition(
+    "slipway_shadow_rank_correlation_total",
+    "counter",
+    _ARM,
+    "Sum of Kendall's tau of the items in common, scaled to 0 (reversed) to 1 (same order).",
+)
+SHADOW_RANK_SQUARES = MetricDefinition(
+    "slipway_shadow_rank_correlation_squares_total", "counter", _ARM, "Sum of the squares of these correlations."
+)
+SHADOW_SCORE_PAIRS = MetricDefinition(
+    "slipway_shadow_score_pairs_total", "counter", _ARM, "Pairs with at least one scored item in common."
+)
+SHADOW_SCORE = MetricDefinition(
+    "slipway_shadow_score_difference_total",
+    "counter",
+    _ARM,
+    "Sum of the mean relative difference |a - b| / (|a| + |b|) of the scores of items in common, 0 to 1 a pair.",
+)
+SHADOW_SCORE_SQUARES = MetricDefinition(
+    "slipway_shadow_score_difference_squares_total", "counter", _ARM, "Sum of the squares of these differences."
+)
+
 PREDICTOR_METRICS = (
     REQUESTS,
     LATENCY,
@@ -97,6 +134,18 @@ PREDICTOR_METRICS = (
     EVENTS_DROPPED,
     IN_FLIGHT,
     BUNDLE_INFO,
+)
+SHADOW_METRICS = (
+    SHADOW_PAIRS,
+    SHADOW_UNPAIRED,
+    SHADOW_AGREEMENT,
+    SHADOW_AGREEMENT_SQUARES,
+    SHADOW_RANK_PAIRS,
+    SHADOW_RANK,
+    SHADOW_RANK_SQUARES,
+    SHADOW_SCORE_PAIRS,
+    SHADOW_SCORE,
+    SHADOW_SCORE_SQUARES,
 )
 COLLECTOR_METRICS = (FEEDBACK, JOINED_REQUESTS, JOINED_CLICKED)
 

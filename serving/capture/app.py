@@ -19,6 +19,7 @@ from slipway.contracts.events import FeedbackData, PredictionEvent, RequestSigne
 from slipway.serving.asgi import Receive, Refusal, Scope, Send, read_body, send_error, send_json
 from slipway.serving.capture.joiner import OUTCOMES, UNVERIFIED_MODEL, Joined, Joiner
 from slipway.serving.capture.parts import PartWriter
+from slipway.serving.capture.shadow import ShadowComparison, ShadowMetrics
 from slipway.serving.exposition import counter
 
 logger = logging.getLogger("slipway.capture")
@@ -103,6 +104,7 @@ class Collector:
             on_late=lambda event: self._late_parts.add(orjson.dumps(event), self._clock()),
             maximum_requests=maximum_requests,
         )
+        self.shadow = ShadowComparison(signer, ShadowMetrics(self.metrics.registry), expiry=max(expiry, wait))
         self._routes = {
             ("POST", "/events"): self._events,
             ("POST", "/v1/feedback"): self._feedback,
@@ -148,6 +150,7 @@ class Collector:
         for joined in self.joiner.tick(now):
             self.metrics.joined(joined.model, joined.version, joined.clicked)
             self._joined_parts.add(_line(joined), now)
+        self.shadow.tick(now)
 
     async def _events(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
         content = _decode(await read_body(scope, receive, limit=EVENTS_LIMIT))
@@ -159,7 +162,11 @@ class Collector:
                 event = PredictionEvent.model_validate(raw)
             except ValidationError:
                 continue
-            if self.joiner.prediction(event, self._clock()):
+            now = self._clock()
+            if event.data.shadow:  # nobody saw the answer, so that nobody can click on it
+                accepted += self.shadow.take(event, now)
+            elif self.joiner.prediction(event, now):
+                self.shadow.take(event, now)
                 self.metrics.know(event.data.model, event.data.version)
                 accepted += 1
         if rejected := len(content) - accepted:

@@ -15,6 +15,8 @@ import orjson
 
 from slipway.contracts.events import BATCH_CONTENT_TYPE, RequestSigner, prediction_event
 
+_HEXADECIMAL = frozenset("0123456789abcdef")
+
 
 @dataclass(frozen=True, slots=True)
 class AnsweredRequest:
@@ -29,6 +31,8 @@ class AnsweredRequest:
     scores: list[list[float]]
     fallbacks: list[str | None]
     features: list[str]
+    trace_id: str | None = None
+    shadow: bool = False
 
 
 class EventSender:
@@ -144,10 +148,20 @@ class EventSender:
             "request_id": answered.request_id,
             **self._identity,
             "caller_id": answered.caller_id,
+            "trace_id": answered.trace_id,
+            "shadow": answered.shadow,
             "latency_ms": answered.latency_ms,
             "entities": entities,
         }
         return prediction_event(data, seconds=answered.seconds)
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """Returns the trace id of a W3C `traceparent` header (version, id, parent, flags), or None where it has none."""
+    parts = (traceparent or "").split("-")
+    if len(parts) < 4 or len(parts[1]) != 32 or not set(parts[1]) <= _HEXADECIMAL or not parts[1].strip("0"):
+        return None
+    return parts[1]
 
 
 def now() -> float:

@@ -13,11 +13,11 @@ import numpy as np
 from slipway.contracts.bundle import read_bundle
 from slipway.contracts.errors import BundleError
 from slipway.contracts.events import RequestSigner
-from slipway.contracts.metrics import SMOKE_TEST_HEADER
+from slipway.contracts.metrics import SHADOW_HEADER, SMOKE_TEST_HEADER
 from slipway.models.families import load_model
 from slipway.models.ranking import recommend
 from slipway.serving.predictor.batching import MicroBatcher
-from slipway.serving.predictor.events import AnsweredRequest, EventSender
+from slipway.serving.predictor.events import AnsweredRequest, EventSender, trace_id_of
 from slipway.serving.predictor.kserve_sdk import InferOutput, InferResponse, Model
 from slipway.serving.predictor.metrics import FEATURE_STATUSES, PredictorMetrics
 from slipway.serving.predictor.queries import PredictionRequest, Query
@@ -127,10 +127,11 @@ class BundleModel(Model):  # type: ignore[misc]
         predictions = await self._batches.submit(payload.queries)
         issued = time.time()
         answer = Answer(payload, self._signer.issue(self.name, self.version, issued), predictions)
-        if SMOKE_TEST_HEADER in (headers or {}):
+        headers = headers or {}
+        if SMOKE_TEST_HEADER in headers:
             return answer
         self._count(predictions)
-        self._send(answer, issued, (time.perf_counter() - started) * 1000)
+        self._send(answer, issued, (time.perf_counter() - started) * 1000, headers)
         return answer
 
     async def postprocess(
@@ -236,7 +237,7 @@ class BundleModel(Model):  # type: ignore[misc]
             if prediction.fallback is not None:
                 metrics.fallbacks[prediction.fallback].inc()
 
-    def _send(self, answer: Answer, seconds: float, latency_ms: float) -> None:
+    def _send(self, answer: Answer, seconds: float, latency_ms: float, headers: Mapping[str, str]) -> None:
         if self._sender is None:
             return
         predictions = answer.predictions
@@ -251,6 +252,8 @@ class BundleModel(Model):  # type: ignore[misc]
                 scores=[prediction.scores for prediction in predictions],
                 fallbacks=[prediction.fallback for prediction in predictions],
                 features=[prediction.features for prediction in predictions],
+                trace_id=trace_id_of(headers.get("traceparent")),
+                shadow=SHADOW_HEADER in headers,
             )
         )
 
