@@ -13,7 +13,9 @@ Requirement = Literal["noHarm", "proven", "better"]
 """noHarm: enough samples and no evidence of harm. proven: the bound is inside the tolerated margin. better: the bound
 is beyond `minimum_lift`, so that the candidate is an improvement and not only no loss."""
 
-GuardrailKind = Literal["errors", "latency", "fallbacks", "empty", "clicks", "counters"]
+GuardrailKind = Literal["errors", "latency", "fallbacks", "empty", "clicks", "counters", "mean", "scores"]
+"""Most kinds count events out of n. `mean` compares the mean of a bounded value of feedback, such as seconds watched;
+`scores` compares the histograms of the best score in an answer."""
 
 ASSIGNMENT = "assignment"
 """Name under which readings report the requests that each arm got, and under which the split is judged."""
@@ -26,7 +28,11 @@ class Margin(Part):
         None, gt=0, description="Tolerated odds ratio: above 1 where lower is better, below 1 where higher is better."
     )
     absolute: float | None = Field(
-        None, gt=0, lt=1, description="Tolerated worsening of the rate itself: 0.01 is one point of a hundred."
+        None,
+        gt=0,
+        description="Tolerated worsening itself: of a rate, below 1 (0.01 is one point of a hundred); of a mean, in "
+        "the unit of its values; for `scores`, the tolerated population stability index (0.1 is a small shift, "
+        "0.25 a large one).",
     )
 
     @model_validator(mode="after")
@@ -63,9 +69,22 @@ class Guardrail(Part):
     objective: float | None = Field(
         None, description=f"Latency only: seconds; a slower request is an event. One of {LATENCY_BUCKETS}."
     )
+    objectives: tuple[float, ...] | None = Field(
+        None, min_length=2, description="Latency only, instead of `objective`: several, judged as one guardrail."
+    )
+    value: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9_.-]*$",
+        max_length=64,
+        description="Kind `mean` only: the type of feedback whose `value` is summed for each request or user; "
+        "one without such feedback counts as 0.",
+    )
+    maximum: float | None = Field(
+        None, gt=0, description="Kind `mean` only: values lie between 0 and this; larger ones count as this."
+    )
     counters: CounterPair | None = Field(None, description="Kind `counters` only.")
     direction: Literal["lower", "higher"] | None = Field(
-        None, description="Which direction is better; known for every kind but `counters`."
+        None, description="Which direction is better; known for every kind but `counters` and `mean`."
     )
     margin: Margin
     harm_from: float | None = Field(
@@ -76,8 +95,11 @@ class Guardrail(Part):
     minimum_lift: float = Field(
         1.0,
         gt=0,
-        description="For `better`: odds ratio that the candidate must be proven to reach; above 1 where "
-        "higher is better, below 1 where lower is better.",
+        description="For `better`: odds ratio that the candidate must be proven to exceed; at least 1 where "
+        "higher is better, at most 1 where lower is better.",
+    )
+    minimum_gain: float = Field(
+        0.0, ge=0, description="For `better` of a mean: improvement, in the unit of its values, to be exceeded."
     )
     unit: Literal["request", "user"] = Field(
         "request",
@@ -85,7 +107,7 @@ class Guardrail(Part):
     )
     dry_run: bool = Field(False, description="Judged and shown, but decides nothing.")
     feedback: bool | None = Field(
-        None, description="Counted when the waiting time for feedback has passed; true for clicks."
+        None, description="Counted when the waiting time for feedback has passed; true for clicks and means."
     )
 
     @property
@@ -96,42 +118,108 @@ class Guardrail(Part):
     @property
     def is_feedback(self) -> bool:
         """True where events come after the answer, by feedback."""
-        return self.kind == "clicks" if self.feedback is None else self.feedback
+        return self.kind in ("clicks", "mean") if self.feedback is None else self.feedback
+
+    @property
+    def can_improve(self) -> bool:
+        """True where a candidate can be proven better, and not only no worse."""
+        return self.kind == "mean" or self.margin.odds_ratio is not None
+
+    def parts(self) -> tuple[Guardrail, ...]:
+        """Returns what is counted for this guardrail: itself, or one part for each of several latency objectives.
+
+        A part is named `<guardrail>@<seconds>`, in readings and evidence alike.
+        """
+        if self.objectives is None:
+            return (self,)
+        return tuple(
+            self.model_copy(update={"name": f"{self.name}@{bound:g}", "objective": bound, "objectives": None})
+            for bound in self.objectives
+        )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Guardrail:
-        if (self.kind == "latency") != (self.objective is not None):
-            raise ValueError(f"guardrail {self.name!r}: `objective` belongs to kind latency, and that kind needs it")
-        if self.objective is not None and self.objective not in LATENCY_BUCKETS:
-            raise ValueError(
-                f"guardrail {self.name!r}: the objective {self.objective} is not a bucket of the latency histogram; "
-                f"take one of {', '.join(map(str, LATENCY_BUCKETS))}"
-            )
-        if (self.kind == "counters") != (self.counters is not None):
-            raise ValueError(f"guardrail {self.name!r}: `counters` belongs to kind counters, and that kind needs it")
-        if self.kind == "counters" and self.direction is None:
-            raise ValueError(f"guardrail {self.name!r}: say whether `direction` lower or higher is better")
-        if self.kind != "counters" and self.direction not in (None, "higher" if self._is_good_kind() else "lower"):
-            raise ValueError(f"guardrail {self.name!r}: the direction of kind {self.kind} is not {self.direction}")
-        for field, ratio in (("margin.odds_ratio", self.margin.odds_ratio), ("harm_from", self.harm_from)):
-            if ratio is not None and (ratio > 1 if self.higher_is_better else ratio < 1):
-                side = "at most 1: higher is better" if self.higher_is_better else "at least 1: lower is better"
-                raise ValueError(f"guardrail {self.name!r}: {field} is {ratio}; here it must be {side}")
-        if self.minimum_lift < 1 if self.higher_is_better else self.minimum_lift > 1:
-            side = "at least 1: higher is better" if self.higher_is_better else "at most 1: lower is better"
-            raise ValueError(f"guardrail {self.name!r}: minimum_lift is {self.minimum_lift}; here it must be {side}")
-        if self.requires == "better" and self.margin.odds_ratio is None:
-            raise ValueError(f"guardrail {self.name!r}: `better` compares odds ratios; give margin.odds_ratio")
-        if self.unit == "user" and self.kind != "clicks":
-            raise ValueError(f"guardrail {self.name!r}: users are counted for clicks only")
-        if self.harm_from is not None and self.margin.odds_ratio is None:
-            raise ValueError(f"guardrail {self.name!r}: harm_from needs margin.odds_ratio beside it")
-        if self.margin.odds_ratio == 1 and self.margin.absolute is None:
-            raise ValueError(
-                f"guardrail {self.name!r}: a margin of exactly 1 can never be proven for an equally good candidate; "
-                f"tolerate a little, such as {0.95 if self.higher_is_better else 1.05}"
-            )
+        problem = next(
+            (
+                found
+                for found in (
+                    self._wrong_fields(),
+                    self._wrong_objective(),
+                    self._wrong_direction(),
+                    self._wrong_margin(),
+                    self._wrong_improvement(),
+                )
+                if found is not None
+            ),
+            None,
+        )
+        if problem is not None:
+            raise ValueError(f"guardrail {self.name!r}: {problem}")
         return self
 
-    def _is_good_kind(self) -> bool:
-        return self.kind in _HIGHER_IS_BETTER
+    def _wrong_fields(self) -> str | None:
+        if (self.kind == "latency") != (self.objective is not None or self.objectives is not None):
+            return "`objective` (or `objectives`) belongs to kind latency, and that kind needs it"
+        if self.objective is not None and self.objectives is not None:
+            return "give `objective` or `objectives`, not both"
+        if (self.kind == "counters") != (self.counters is not None):
+            return "`counters` belongs to kind counters, and that kind needs it"
+        mean = (self.value is not None, self.maximum is not None)
+        if mean != ((self.kind == "mean"),) * 2:
+            return "`value` and `maximum` belong to kind mean, and that kind needs both"
+        if self.kind in ("mean", "scores") and self.hard_limit is not None:
+            return f"kind {self.kind} has no rate of events that a hard_limit could bound"
+        if self.unit == "user" and self.kind not in ("clicks", "mean"):
+            return "users are counted for clicks and means only"
+        return None
+
+    def _wrong_objective(self) -> str | None:
+        chosen = self.objectives or (() if self.objective is None else (self.objective,))
+        for bound in chosen:
+            if bound not in LATENCY_BUCKETS:
+                return (
+                    f"the objective {bound} is not a bucket of the latency histogram; "
+                    f"take one of {', '.join(map(str, LATENCY_BUCKETS))}"
+                )
+        return "the objectives must differ" if len(set(chosen)) < len(chosen) else None
+
+    def _wrong_direction(self) -> str | None:
+        if self.kind in ("counters", "mean"):
+            return "say whether `direction` lower or higher is better" if self.direction is None else None
+        if self.direction not in (None, "higher" if self.kind in _HIGHER_IS_BETTER else "lower"):
+            return f"the direction of kind {self.kind} is not {self.direction}"
+        return None
+
+    def _wrong_margin(self) -> str | None:
+        ratio, absolute = self.margin.odds_ratio, self.margin.absolute
+        if self.kind in ("mean", "scores") and (ratio is not None or absolute is None):
+            return f"kind {self.kind} has no odds ratio; give margin.absolute alone"
+        largest = self.maximum if self.kind == "mean" else None if self.kind == "scores" else 1.0
+        if absolute is not None and largest is not None and absolute >= largest:
+            return f"margin.absolute is {absolute:g}; it must be below {largest:g}, or every candidate is inside it"
+        for field, value in (("margin.odds_ratio", ratio), ("harm_from", self.harm_from)):
+            if value is not None and (value > 1 if self.higher_is_better else value < 1):
+                side = "at most 1: higher is better" if self.higher_is_better else "at least 1: lower is better"
+                return f"{field} is {value}; here it must be {side}"
+        if self.harm_from is not None and ratio is None:
+            return "harm_from needs margin.odds_ratio beside it"
+        if ratio == 1 and absolute is None:
+            return (
+                "a margin of exactly 1 can never be proven for an equally good candidate; "
+                f"tolerate a little, such as {0.95 if self.higher_is_better else 1.05}"
+            )
+        return None
+
+    def _wrong_improvement(self) -> str | None:
+        if self.minimum_lift < 1 if self.higher_is_better else self.minimum_lift > 1:
+            side = "at least 1: higher is better" if self.higher_is_better else "at most 1: lower is better"
+            return f"minimum_lift is {self.minimum_lift}; here it must be {side}"
+        if self.kind == "mean" and self.minimum_lift != 1:
+            return "a mean has no odds ratio; give minimum_gain instead of minimum_lift"
+        if self.minimum_gain > 0 and (self.kind != "mean" or self.minimum_gain >= (self.maximum or 0)):
+            return "minimum_gain belongs to kind mean and lies below its maximum"
+        if self.requires == "better" and self.kind == "scores":
+            return "a histogram of scores is not better or worse, only different"
+        if self.requires == "better" and self.kind != "mean" and self.margin.odds_ratio is None:
+            return "`better` compares odds ratios; give margin.odds_ratio"
+        return None

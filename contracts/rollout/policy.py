@@ -174,7 +174,8 @@ class RolloutPolicy(Part):
         if not chosen.compares:
             return "noHarm"
         last = max(index for index, other in enumerate(self.steps) if other.compares)
-        return guardrail.requires or chosen.requires or ("proven" if step == last else "noHarm")
+        wanted = guardrail.requires or chosen.requires or ("proven" if step == last else "noHarm")
+        return "proven" if wanted == "better" and not self.at_step(step, guardrail).can_improve else wanted
 
     def at_step(self, step: int, guardrail: Guardrail) -> Guardrail:
         """Returns the guardrail with the margin that it has at a step.

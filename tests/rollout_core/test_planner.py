@@ -11,7 +11,7 @@ from slipway.contracts.errors import RolloutError
 from slipway.contracts.rollout import Guardrail, RolloutPolicy
 from slipway.serving.rollout.core.evidence import log_evidence_below
 from slipway.serving.rollout.core.hypergeometric import log_likelihoods
-from slipway.serving.rollout.core.ingest import grid_of, log_margins
+from slipway.serving.rollout.core.odds_grid import log_margins, odds_grid
 from slipway.serving.rollout.core.planner import plan, requests_to_prove
 
 CLICKS = Guardrail.model_validate({"name": "clicks", "kind": "clicks", "margin": {"odds_ratio": 0.9}})
@@ -30,7 +30,7 @@ def test_half_of_simulated_rollouts_are_proven_by_the_typical_figure_and_nine_in
     rng = np.random.default_rng(21)
     typical = requests_to_prove(CLICKS, ALONE, 50, 0.15, 1.2)
     unlucky = requests_to_prove(CLICKS, ALONE, 50, 0.15, 1.2, unlucky=True)
-    grid, _ = grid_of(CLICKS)
+    grid = odds_grid(ALONE, CLICKS).points
     margin = log_margins(CLICKS)[0] or 0.0
     odds = 1.2 * 0.15 / 0.85
     needed = []

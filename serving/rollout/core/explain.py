@@ -15,6 +15,7 @@ _NOUNS = {
     "empty": "empty answers",
     "clicks": "clicked requests",
     "counters": "events",
+    "scores": "scores",
 }
 
 
@@ -26,20 +27,34 @@ def verdict_sentence(verdict: Verdict, guardrail: Guardrail, problem: str | None
         guardrail: Its guardrail.
         problem: What is wrong with the readings, or None.
     """
-    noun = _NOUNS[guardrail.kind]
-    if guardrail.kind == "latency":
-        noun = f"requests slower than {describe_seconds(guardrail.objective or 0)}"
+    noun = _noun(guardrail)
     if verdict.samples == 0 and verdict.outcome is not Outcome.ERROR:
         return f"No comparison of {noun} with stable yet"
-    rates = f"{noun}: {_percent(verdict.candidate_rate)} of {verdict.samples:,}"
-    if verdict.stable_samples:
-        rates += f", stable {_percent(verdict.stable_rate)} of {verdict.stable_samples:,}"
+    rates = _rates(verdict, guardrail, noun)
     if verdict.outcome is Outcome.ERROR:
         return f"No verdict on {noun}: {problem}"
     if verdict.measure == "hard_limit":
         side = "below" if guardrail.higher_is_better else "above"
         return f"{rates}; {side} the hard limit of {_percent(verdict.margin)} by the evidence{_lately(verdict, side)}"
     return f"{rates}; {_interval(verdict)}; {_conclusion(verdict, guardrail)}"
+
+
+def _noun(guardrail: Guardrail) -> str:
+    if guardrail.kind == "latency":
+        return f"requests slower than {describe_seconds(guardrail.objective or 0)}"
+    if guardrail.kind == "mean":
+        return f"mean {guardrail.value} of a {guardrail.unit}"
+    return "users who clicked" if guardrail.unit == "user" else _NOUNS[guardrail.kind]
+
+
+def _rates(verdict: Verdict, guardrail: Guardrail, noun: str) -> str:
+    if guardrail.kind == "scores":
+        return f"{noun}: {verdict.samples:,} of the candidate, {verdict.stable_samples:,} of stable"
+    show = _number if guardrail.kind == "mean" else _percent
+    rates = f"{noun}: {show(verdict.candidate_rate)} of {verdict.samples:,}"
+    if verdict.stable_samples:
+        rates += f", stable {show(verdict.stable_rate)} of {verdict.stable_samples:,}"
+    return rates
 
 
 def split_sentence(verdict: Verdict, weight: int) -> str:
@@ -92,6 +107,11 @@ def _conclusion(verdict: Verdict, guardrail: Guardrail) -> str:
     match verdict.outcome:
         case Outcome.FAIL:
             return f"worse than the tolerated {margin}, by the evidence"
+        case Outcome.PASS if verdict.requirement == "better":
+            better = _better_words(guardrail)
+            return (
+                f"better by more than {better}" if verdict.improved else f"inside {margin}, not yet better by {better}"
+            )
         case Outcome.PASS:
             return f"inside the tolerated {margin}"
         case _:
@@ -114,20 +134,43 @@ def _lately(verdict: Verdict, side: str) -> str:
 def _margin_words(verdict: Verdict) -> str:
     if verdict.margin is None:
         return "margin"
-    if verdict.measure == "odds_ratio":
-        return f"odds ratio {verdict.margin:.3g}"
-    return f"difference of {100 * verdict.margin:+.2g} points"
+    match verdict.measure:
+        case "odds_ratio":
+            return f"odds ratio {verdict.margin:.3g}"
+        case "mean_difference":
+            return f"difference of {verdict.margin:+.3g}"
+        case "stability_index":
+            return f"stability index of {verdict.margin:.3g}"
+        case _:
+            return f"difference of {100 * verdict.margin:+.2g} points"
+
+
+def _better_words(guardrail: Guardrail) -> str:
+    if guardrail.kind == "mean":
+        return f"a difference of {guardrail.minimum_gain:.3g}"
+    return f"an odds ratio of {guardrail.minimum_lift:.3g}"
 
 
 def _interval(verdict: Verdict) -> str:
-    scale, unit = (1.0, "") if verdict.measure == "odds_ratio" else (100.0, " points")
-    name = "odds ratio" if verdict.measure == "odds_ratio" else "difference"
+    names = {"odds_ratio": "odds ratio", "mean_difference": "difference", "stability_index": "stability index"}
+    name = names.get(verdict.measure, "difference")
+    scale, unit = (1.0, "") if verdict.measure in names else (100.0, " points")
     if verdict.lower is None and verdict.upper is None:
         return f"{name} not known yet"
-    low = "?" if verdict.lower is None else f"{scale * verdict.lower:.3g}"
-    high = "?" if verdict.upper is None else f"{scale * verdict.upper:.3g}"
-    value = "" if verdict.value is None else f" {scale * verdict.value:.3g}"
-    return f"{name}{value} ({low} to {high}){unit}"
+    interval = f"{name}{_span(verdict.value, verdict.lower, verdict.upper, scale)}{unit}"
+    if verdict.requirement == "better" and verdict.lift is not None:
+        lift = _span(verdict.lift, verdict.lift_lower, verdict.lift_upper, 100.0)
+        interval += f", lift{lift} % at stable's rate"
+    return interval
+
+
+def _span(value: float | None, lower: float | None, upper: float | None, scale: float) -> str:
+    low, high = ("?" if bound is None else f"{scale * bound:.3g}" for bound in (lower, upper))
+    return f"{'' if value is None else f' {scale * value:.3g}'} ({low} to {high})"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
 def _percent(rate: float | None) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from slipway.contracts.rollout import ASSIGNMENT, Guardrail, RolloutPolicy
+from slipway.serving.rollout.core import drift, means
 from slipway.serving.rollout.core.alpha import Levels
 from slipway.serving.rollout.core.assignment import log_split_likelihoods, shift_grid
-from slipway.serving.rollout.core.evidence import log_odds_grid, start_any_time, update_any_time
-from slipway.serving.rollout.core.hypergeometric import Floats, log_likelihoods
+from slipway.serving.rollout.core.evidence import start_any_time, update_any_time
+from slipway.serving.rollout.core.hypergeometric import log_likelihoods
+from slipway.serving.rollout.core.odds_grid import odds_grid
 from slipway.serving.rollout.core.proportions import log_limit_ratios, rates_beyond
 from slipway.serving.rollout.core.types import (
     Clock,
@@ -22,12 +24,10 @@ from slipway.serving.rollout.core.types import (
     Observations,
     SplitEvidence,
     State,
-    WindowCount,
 )
+from slipway.serving.rollout.core.windows import Buckets, Events, Moments, W, Windows, buckets_of, events_of, moments_of
 
 EPOCH_WINDOWS = 20
-_LARGEST_WINDOW = 10_000_000
-_CLOCK_SKEW = 60.0
 _ROOM = 3.0
 """How far above the threshold evidence may grow: room enough to be clear, little enough to come down again."""
 
@@ -39,12 +39,20 @@ def key_of(guardrail: str, arm: str) -> str:
 
 def ingest(state: State, observations: Observations, policy: RolloutPolicy, now: float) -> State:
     """Returns the state with every new window of the observations taken in."""
-    by_guardrail: dict[str, list[WindowCount]] = {}
-    for count in observations.counts:
-        by_guardrail.setdefault(count.guardrail, []).append(count)
     for guardrail in policy.guardrails:
-        state = _ingest_guardrail(state, guardrail, by_guardrail.get(guardrail.name, []), policy, now)
-    return _ingest_guardrail(state, None, by_guardrail.get(ASSIGNMENT, []), policy, now)
+        for part in guardrail.parts():
+            state = _ingest_guardrail(state, part, observations, policy, now)
+        if guardrail.objectives is not None:
+            clock = _earliest([state.clocks[part.name] for part in guardrail.parts()])
+            state = replace(state, clocks={**state.clocks, guardrail.name: clock})
+
+    def take_splits(state: State, arms: Mapping[str, Events], start: float) -> State:
+        for candidate in state.candidates:
+            state = _take_split(state, candidate.arm, arms, start, policy)
+        return state
+
+    counts = (count for count in observations.counts if count.guardrail == ASSIGNMENT)
+    return _take_windows(state, ASSIGNMENT, events_of(counts, now), now, take_splits)
 
 
 def fresh_step(state: State) -> State:
@@ -53,22 +61,11 @@ def fresh_step(state: State) -> State:
         key: replace(old, step=Counts(), recent=Counts(), epoch=old.epoch + 1, epoch_windows=0)
         for key, old in state.comparisons.items()
     }
-    return replace(state, comparisons=comparisons, step_samples={}, splits={})
-
-
-def log_margins(guardrail: Guardrail) -> tuple[float | None, float | None]:
-    """Returns (margin, where harm begins) as log odds ratios of bad events, None where only the rates are compared."""
-    ratio = guardrail.margin.odds_ratio
-    if ratio is None:
-        return None, None
-    return abs(math.log(ratio)), abs(math.log(guardrail.harm_from or ratio))
-
-
-def grid_of(guardrail: Guardrail) -> tuple[Floats, Floats]:
-    """Returns the odds-ratio grid of a guardrail, and the part of it that lies beyond where harm begins."""
-    margin, harm = log_margins(guardrail)
-    grid = log_odds_grid(*(value for value in (margin, harm) if value is not None))
-    return grid, grid[grid > (harm or 0.0)]
+    drifts = {
+        key: replace(old, step_candidate=(0.0,) * len(old.candidate), step_stable=(0.0,) * len(old.stable))
+        for key, old in state.drifts.items()
+    }
+    return replace(state, comparisons=comparisons, drifts=drifts, step_samples={}, splits={})
 
 
 def limit_of(guardrail: Guardrail) -> float | None:
@@ -79,12 +76,55 @@ def limit_of(guardrail: Guardrail) -> float | None:
     return 1 - rate if guardrail.higher_is_better else rate
 
 
+def mean_harms(policy: RolloutPolicy, guardrail: Guardrail) -> tuple[float, ...]:
+    """Returns the differences of a mean, on the scale of 0 to 1, that harm begins at: the margins of all steps."""
+    margins = [guardrail.margin, *(step.margins.get(guardrail.name, guardrail.margin) for step in policy.steps)]
+    scale = guardrail.maximum or 1.0
+    return tuple(sorted({margin.absolute / scale for margin in margins if margin.absolute is not None}))
+
+
 def _ingest_guardrail(
-    state: State, guardrail: Guardrail | None, counts: Iterable[WindowCount], policy: RolloutPolicy, now: float
+    state: State, guardrail: Guardrail, observations: Observations, policy: RolloutPolicy, now: float
 ) -> State:
-    name = ASSIGNMENT if guardrail is None else guardrail.name
+    name = guardrail.name
+
+    def take_means(state: State, arms: Mapping[str, Moments], start: float) -> State:
+        for candidate in state.candidates:
+            state = _take_mean(state, guardrail, candidate.arm, arms, start, policy)
+        return state
+
+    def take_drifts(state: State, arms: Mapping[str, Buckets], start: float) -> State:
+        for candidate in state.candidates:
+            state = _take_drift(state, guardrail, candidate.arm, arms, start)
+        return state
+
+    def take_counts(state: State, arms: Mapping[str, Events], start: float) -> State:
+        for candidate in state.candidates:
+            state = _take_comparison(state, guardrail, candidate.arm, arms, start, policy)
+        return _take_limits(state, guardrail, arms, policy)
+
+    match guardrail.kind:
+        case "mean":
+            moments = (reading for reading in observations.moments if reading.guardrail == name)
+            return _take_windows(state, name, moments_of(moments, now), now, take_means)
+        case "scores":
+            histograms = (reading for reading in observations.histograms if reading.guardrail == name)
+            return _take_windows(state, name, buckets_of(histograms, now), now, take_drifts)
+        case _:
+            counts = (reading for reading in observations.counts if reading.guardrail == name)
+            return _take_windows(state, name, events_of(counts, now), now, take_counts)
+
+
+def _take_windows(
+    state: State,
+    name: str,
+    readings: tuple[Windows[W], str | None],
+    now: float,
+    take: Callable[[State, Mapping[str, W], float], State],
+) -> State:
+    """Returns the state with each window taken in that is new, comes after the last one, and is no warm-up."""
     clock = state.clocks.get(name, Clock())
-    windows, error = _windows(counts, now)
+    windows, error = readings
     if error is not None:
         clock = replace(clock, error=error)
     for (start, end), arms in windows:
@@ -92,87 +132,58 @@ def _ingest_guardrail(
             continue
         if state.traffic_since is None or start < state.traffic_since:
             continue  # Requests that warmed the candidate up are not evidence.
-        for candidate in state.candidates:
-            if guardrail is None:
-                state = _take_split(state, candidate.arm, arms, start, policy)
-            else:
-                state = _take_comparison(state, guardrail, candidate.arm, arms, start)
-        if guardrail is not None:
-            state = _take_limits(state, guardrail, arms, policy)
-        had_data = any(arms.get(candidate.arm, (0, 0))[1] > 0 for candidate in state.candidates)
+        state = take(state, arms, start)
+        had_data = any(candidate.arm in arms and arms[candidate.arm].n > 0 for candidate in state.candidates)
         clock = replace(clock, last_end=end, last_data=now if had_data else clock.last_data, error=error)
     return replace(state, clocks={**state.clocks, name: clock})
 
 
-def _windows(
-    counts: Iterable[WindowCount], now: float
-) -> tuple[list[tuple[tuple[float, float], dict[str, tuple[int, int]]]], str | None]:
-    """Returns ((start, end), arm -> (events, n)) by end, and what was wrong with readings that were left out."""
-    found: dict[tuple[float, float], dict[str, tuple[int, int]]] = {}
-    broken: set[tuple[float, float]] = set()
-    error = None
-    for count in counts:
-        span = (count.start, count.end)
-        problem = _problem(count, now)
-        if problem is None:
-            pair = (round(count.events), round(count.n))
-            if found.setdefault(span, {}).setdefault(count.arm, pair) != pair:
-                problem = "two readings of one window differ"
-        if problem is not None:
-            error = f"{count.arm}: {problem}"
-            broken.add(span)
-    usable = [(span, arms) for span, arms in found.items() if span not in broken]
-    return sorted(usable, key=lambda item: (item[0][1], item[0][0])), error
+def _earliest(clocks: list[Clock]) -> Clock:
+    """Returns the clock of a guardrail with several parts: as old as its oldest part, wrong where one of them is."""
+    moments = [clock.last_data for clock in clocks if clock.last_data is not None]
+    return Clock(
+        last_end=min(clock.last_end for clock in clocks),
+        last_data=min(moments) if len(moments) == len(clocks) else None,
+        error=next((clock.error for clock in clocks if clock.error is not None), None),
+    )
 
 
-def _problem(count: WindowCount, now: float) -> str | None:
-    numbers = (count.start, count.end, count.events, count.n)
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        return f"a reading is not a number (events {count.events}, n {count.n})"
-    if count.end <= count.start:
-        return "a window ends before it begins"
-    if count.end > now + _CLOCK_SKEW:
-        return "a window ends in the future"
-    if count.events < 0 or count.n < 0:
-        return f"a count is negative (events {count.events:g}, n {count.n:g})"
-    if count.events > count.n:
-        return f"more events than requests ({count.events:g} of {count.n:g})"
-    if abs(count.events - round(count.events)) > 1e-6 or abs(count.n - round(count.n)) > 1e-6:
-        return f"a count is not whole ({count.events:g} of {count.n:g}); counts must be exact differences of counters"
-    if count.n > _LARGEST_WINDOW:
-        return f"a window holds {count.n:.3g} requests, more than {_LARGEST_WINDOW:,}; read more often"
-    return None
+def _in_step(state: State, start: float) -> bool:
+    return state.step_since is not None and start >= state.step_since
 
 
-def _bad(guardrail: Guardrail, pair: tuple[int, int]) -> tuple[int, int]:
-    events, n = pair
-    return (n - events if guardrail.higher_is_better else events), n
+def _with_samples(state: State, key: str, n: int, start: float) -> State:
+    if not _in_step(state, start):
+        return state
+    return replace(state, step_samples={**state.step_samples, key: state.step_samples.get(key, 0) + n})
+
+
+def _bad(guardrail: Guardrail, window: Events) -> tuple[int, int]:
+    return (window.n - window.events if guardrail.higher_is_better else window.events), window.n
 
 
 def _take_comparison(
-    state: State, guardrail: Guardrail, candidate: str, arms: Mapping[str, tuple[int, int]], start: float
+    state: State, guardrail: Guardrail, candidate: str, arms: Mapping[str, Events], start: float, policy: RolloutPolicy
 ) -> State:
     if candidate not in arms:
         return state
     key = key_of(guardrail.name, candidate)
     bad, n = _bad(guardrail, arms[candidate])
-    in_step = state.step_since is not None and start >= state.step_since
-    if in_step:
-        state = replace(state, step_samples={**state.step_samples, key: state.step_samples.get(key, 0) + n})
+    state = _with_samples(state, key, n, start)
     if state.stable is None or state.stable.arm not in arms:
         return state
+    in_step = _in_step(state, start)
     stable_bad, stable_n = _bad(guardrail, arms[state.stable.arm])
     counts = Counts(bad, n, stable_bad, stable_n)
-    grid, beyond = grid_of(guardrail)
-    margins = (*(-1.0 if value is None else value for value in log_margins(guardrail)), float(len(grid)))
+    grid = odds_grid(policy, guardrail)
     old = state.comparisons.get(key)
-    if old is None or old.key != margins:
-        old = Comparison(margins, tuple(np.zeros(len(grid)).tolist()), tuple(start_any_time(len(beyond)).tolist()))
-    likelihoods = log_likelihoods(bad, n, stable_n, bad + stable_bad, grid)
-    harm_null = likelihoods[int(np.searchsorted(grid, log_margins(guardrail)[1] or 0.0))]
-    ratios = likelihoods[len(grid) - len(beyond) :] - harm_null
+    if old is None or old.key != grid.key:
+        sums, harm = np.zeros(len(grid.points)), start_any_time(grid.mixture_size)
+        old = Comparison(grid.key, tuple(sums.tolist()), tuple(harm.tolist()))
+    likelihoods = log_likelihoods(bad, n, stable_n, bad + stable_bad, grid.points)
+    ratios = np.concatenate([likelihoods[grid.alternatives(harm)] - likelihoods[grid.at(harm)] for harm in grid.harms])
     # Written relative to an odds ratio of 1, so that the sums stay small.
-    sums = np.array(old.log_sums) + likelihoods - likelihoods[int(np.searchsorted(grid, 0.0))]
+    sums = np.array(old.log_sums) + likelihoods - likelihoods[grid.at(0.0)]
     new_epoch = old.epoch_windows >= EPOCH_WINDOWS
     new = replace(
         old,
@@ -188,17 +199,51 @@ def _take_comparison(
     return replace(state, comparisons={**state.comparisons, key: new})
 
 
-def _take_limits(
-    state: State, guardrail: Guardrail, arms: Mapping[str, tuple[int, int]], policy: RolloutPolicy
+def _take_mean(
+    state: State, guardrail: Guardrail, candidate: str, arms: Mapping[str, Moments], start: float, policy: RolloutPolicy
 ) -> State:
+    if candidate not in arms:
+        return state
+    key = key_of(guardrail.name, candidate)
+    state = _with_samples(state, key, arms[candidate].n, start)
+    if state.stable is None or state.stable.arm not in arms:
+        return state
+    harms = mean_harms(policy, guardrail)
+    wanted = (guardrail.maximum or 1.0, *harms)
+    old = state.means.get(key)
+    if old is None or old.key != wanted:
+        old = means.start(wanted, len(harms))
+    own, stable = arms[candidate], arms[state.stable.arm]
+    new = means.take(old, own, stable, harms, higher_is_better=guardrail.higher_is_better)
+    return replace(state, means={**state.means, key: new})
+
+
+def _take_drift(state: State, guardrail: Guardrail, candidate: str, arms: Mapping[str, Buckets], start: float) -> State:
+    if candidate not in arms:
+        return state
+    key, own = key_of(guardrail.name, candidate), arms[candidate]
+    state = _with_samples(state, key, own.n, start)
+    if state.stable is None or state.stable.arm not in arms:
+        return state
+    stable = arms[state.stable.arm]
+    if len(stable.counts) != len(own.counts):
+        return state  # Two versions with other buckets cannot be compared; judged as long as both have the same.
+    old = state.drifts.get(key)
+    if old is None or old.key != (float(len(own.counts)),):
+        old = drift.start(len(own.counts))
+    new = drift.take(old, own, stable, in_step=_in_step(state, start))
+    return replace(state, drifts={**state.drifts, key: new})
+
+
+def _take_limits(state: State, guardrail: Guardrail, arms: Mapping[str, Events], policy: RolloutPolicy) -> State:
     limit = limit_of(guardrail)
     if limit is None:
         return state
     limits = dict(state.limits)
     rates = rates_beyond(limit)
     ceiling = Levels.of(policy, len(state.candidates)).log_harm_needed + _ROOM
-    for arm, pair in arms.items():
-        bad, n = _bad(guardrail, pair)
+    for arm, window in arms.items():
+        bad, n = _bad(guardrail, window)
         old = limits.get(key_of(guardrail.name, arm))
         if old is None or old.key != (limit,):
             old = LimitEvidence((limit,), tuple(start_any_time(len(rates)).tolist()))
@@ -210,9 +255,7 @@ def _take_limits(
     return replace(state, limits=limits)
 
 
-def _take_split(
-    state: State, candidate: str, arms: Mapping[str, tuple[int, int]], start: float, policy: RolloutPolicy
-) -> State:
+def _take_split(state: State, candidate: str, arms: Mapping[str, Events], start: float, policy: RolloutPolicy) -> State:
     if state.stable is None or state.stable.arm not in arms or candidate not in arms:
         return state
     weight, stable_weight = state.weights.get(candidate, 0), state.weights.get(state.stable.arm, 0)
@@ -225,7 +268,7 @@ def _take_split(
     old = state.splits.get(candidate)
     if old is None or old.key != (policy.ratio_tolerance,):
         old = SplitEvidence(tuple(np.zeros(len(shifts)).tolist()), (policy.ratio_tolerance,))
-    candidate_n, total_n = arms[candidate][1], arms[candidate][1] + arms[state.stable.arm][1]
+    candidate_n, total_n = arms[candidate].n, arms[candidate].n + arms[state.stable.arm].n
     sums = np.array(old.log_sums) + log_split_likelihoods(candidate_n, total_n, share, shifts)
     sums = sums - sums[int(np.searchsorted(shifts, 0.0))]
     new = replace(

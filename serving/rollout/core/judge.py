@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from slipway.contracts.rollout import ASSIGNMENT, Guardrail, RolloutPolicy
+from slipway.contracts.rollout import ASSIGNMENT, Guardrail, Requirement, RolloutPolicy
+from slipway.serving.rollout.core import findings as found
 from slipway.serving.rollout.core.alpha import Levels
 from slipway.serving.rollout.core.assignment import log_evidence_of_mismatch, shift_grid
-from slipway.serving.rollout.core.evidence import bounds, log_evidence_below, log_mean_exp, point_estimate
+from slipway.serving.rollout.core.evidence import log_mean_exp, point_estimate
 from slipway.serving.rollout.core.explain import split_sentence, verdict_sentence
-from slipway.serving.rollout.core.ingest import grid_of, key_of, limit_of, log_margins
-from slipway.serving.rollout.core.proportions import difference_interval, rate_interval
-from slipway.serving.rollout.core.types import Clock, Comparison, Counts, Observations, Outcome, State, Verdict
+from slipway.serving.rollout.core.findings import Finding
+from slipway.serving.rollout.core.ingest import key_of, limit_of
+from slipway.serving.rollout.core.odds_grid import odds_grid
+from slipway.serving.rollout.core.types import Clock, Counts, Observations, Outcome, State, Verdict
 
-
-@dataclass(frozen=True)
-class _Finding:
-    """One way of looking at a guardrail, as an odds ratio, a difference or a rate of bad events."""
-
-    measure: str
-    value: float
-    lower: float
-    upper: float
-    margin: float
-    harmful: bool
-    proven: bool
+_WORST_FIRST = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS)
 
 
 def judge(state: State, observations: Observations, policy: RolloutPolicy, now: float) -> tuple[Verdict, ...]:
     """Returns a verdict per candidate and guardrail, and one on the traffic split per candidate that was compared."""
+    index = min(state.step, len(policy.steps) - 1)
+    guardrails = [policy.at_step(index, guardrail) for guardrail in policy.guardrails]
     levels = Levels.of(policy, len(state.candidates))
     verdicts = []
     for candidate in state.active:
         split = _judge_split(state, candidate.arm, policy, levels)
         void = None if split is None or split.met else split.explanation
-        for guardrail in policy.guardrails:
-            problem = observations.metrics_error or _clock(state, guardrail).error or void
-            verdicts.append(_judge(state, guardrail, candidate.arm, policy, levels, problem, now))
+        for guardrail in guardrails:
+            problem = observations.metrics_error or _clock(state, guardrail.name).error or void
+            verdicts.append(_judge(state, guardrail, candidate.arm, policy, index, problem, now))
         if split is not None:
             verdicts.append(split)
     return tuple(verdicts)
@@ -47,12 +40,26 @@ def judge(state: State, observations: Observations, policy: RolloutPolicy, now: 
 
 def arm_breaks_limit(state: State, arm: str, policy: RolloutPolicy) -> bool:
     """Returns whether an arm breaks the hard limit of a guardrail that decides, by the evidence at hand."""
-    levels = Levels.of(policy, len(state.candidates))
-    return any(_breaks_limit(state, guardrail, arm, levels) for guardrail in policy.guardrails if not guardrail.dry_run)
+    return any(
+        _breaks_limit(state, part, arm, _levels(policy, guardrail, len(state.candidates)))
+        for guardrail in policy.guardrails
+        if not guardrail.dry_run
+        for part in guardrail.parts()
+    )
 
 
-def _clock(state: State, guardrail: Guardrail) -> Clock:
-    return state.clocks.get(guardrail.name, Clock())
+def _levels(policy: RolloutPolicy, guardrail: Guardrail, candidates: int) -> Levels:
+    """Returns the levels of a guardrail's tests: harm shared among its parts, proofs among the candidates.
+
+    Each candidate may be called proven, or better, and one of them goes on: without sharing, many bad ones would have
+    many chances.
+    """
+    levels = Levels.of(policy, candidates)
+    return replace(levels, harm=levels.harm / len(guardrail.parts()), all=levels.all / max(1, candidates))
+
+
+def _clock(state: State, guardrail: str) -> Clock:
+    return state.clocks.get(guardrail, Clock())
 
 
 def _breaks_limit(state: State, guardrail: Guardrail, arm: str, levels: Levels) -> bool:
@@ -65,19 +72,41 @@ def _breaks_limit(state: State, guardrail: Guardrail, arm: str, levels: Levels) 
 
 
 def _judge(
+    state: State, guardrail: Guardrail, arm: str, policy: RolloutPolicy, index: int, problem: str | None, now: float
+) -> Verdict:
+    """Returns the verdict of a guardrail; of several parts, the worst, met only if all of them are."""
+    levels = _levels(policy, guardrail, len(state.candidates))
+    requirement = policy.requirement(index, guardrail)
+    parts = [
+        _judge_part(state, part, arm, policy, index, levels, requirement, problem, now) for part in guardrail.parts()
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    worst = min(parts, key=lambda one: (_WORST_FIRST.index(one.outcome), one.met, -one.log_evidence_harm))
+    return replace(
+        worst,
+        guardrail=guardrail.name,
+        enough=all(part.enough for part in parts),
+        met=all(part.met for part in parts),
+        improved=all(part.improved for part in parts),
+        step_samples=min(part.step_samples for part in parts),
+        part=next(part.objective for part, verdict in zip(guardrail.parts(), parts, strict=True) if verdict is worst),
+    )
+
+
+def _judge_part(
     state: State,
     guardrail: Guardrail,
     arm: str,
     policy: RolloutPolicy,
+    index: int,
     levels: Levels,
+    requirement: Requirement,
     problem: str | None,
     now: float,
 ) -> Verdict:
-    key = key_of(guardrail.name, arm)
-    comparison = state.comparisons.get(key)
-    index = min(state.step, len(policy.steps) - 1)
-    step, requirement = policy.steps[index], policy.requirement(index, guardrail)
-    findings = [] if comparison is None else _findings(guardrail, comparison, levels)
+    key, step = key_of(guardrail.name, arm), policy.steps[index]
+    findings = _findings(state, guardrail, key, policy, levels)
     broken = _breaks_limit(state, guardrail, arm, levels)
     if broken or (findings and all(finding.harmful for finding in findings)):
         outcome = Outcome.FAIL
@@ -89,38 +118,53 @@ def _judge(
     # At weight 0 no requests come, and none are waited for.
     waits = step.weight > 0 or step.mirror > 0
     enough = samples >= step.minimum_samples and (_fresh(state, guardrail, policy, now) or not waits)
-    total = Counts() if comparison is None else comparison.total
+    improved = any(finding.improved for finding in findings)
+    fulfilled = {
+        "noHarm": outcome in (Outcome.PASS, Outcome.INCONCLUSIVE),
+        "proven": outcome is Outcome.PASS,
+        "better": outcome is Outcome.PASS and improved,
+    }
     verdict = Verdict(
         guardrail=guardrail.name,
         arm=arm,
         outcome=outcome,
         requirement=requirement,
         enough=enough,
-        met=enough and (outcome is Outcome.PASS or (outcome is Outcome.INCONCLUSIVE and requirement == "noHarm")),
-        measure="odds_ratio" if guardrail.margin.odds_ratio is not None else "difference",
+        met=enough and fulfilled[requirement],
+        measure=_measure(guardrail),
         value=None,
         lower=None,
         upper=None,
         margin=guardrail.margin.odds_ratio or guardrail.margin.absolute,
-        candidate_rate=_event_rate(guardrail, total.candidate_bad, total.candidate_n),
-        stable_rate=_event_rate(guardrail, total.stable_bad, total.stable_n),
-        samples=total.candidate_n,
-        stable_samples=total.stable_n,
+        candidate_rate=None,
+        stable_rate=None,
+        samples=0,
+        stable_samples=0,
         step_samples=samples,
         minimum_samples=step.minimum_samples,
-        log_evidence_harm=0.0 if comparison is None else log_mean_exp(np.array(comparison.log_harm)),
-        log_evidence_needed=levels.log_harm_needed,
+        log_evidence_harm=findings[0].log_harm if findings else 0.0,
+        log_evidence_needed=findings[0].log_harm_needed if findings else levels.log_harm_needed,
         explanation="",
         dry_run=guardrail.dry_run,
+        improved=improved,
     )
-    shown = _limit_finding(guardrail, total, levels) if broken else _shown(findings, total)
+    verdict = _with_arms(verdict, state, guardrail, key)
+    comparison = state.comparisons.get(key)
+    total = Counts() if comparison is None else comparison.total
+    shown = found.hard_limit(guardrail, total, levels) if broken else _shown(findings, total, requirement)
     if shown is not None:
-        verdict = _in_users_direction(verdict, shown, guardrail)
+        verdict = _with_lift(_in_users_direction(verdict, shown, guardrail))
     return replace(verdict, explanation=verdict_sentence(verdict, guardrail, problem))
 
 
+def _measure(guardrail: Guardrail) -> str:
+    if guardrail.kind in ("mean", "scores"):
+        return "mean_difference" if guardrail.kind == "mean" else "stability_index"
+    return "odds_ratio" if guardrail.margin.odds_ratio is not None else "difference"
+
+
 def _fresh(state: State, guardrail: Guardrail, policy: RolloutPolicy, now: float) -> bool:
-    last = _clock(state, guardrail).last_data
+    last = _clock(state, guardrail.name).last_data
     return (
         last is not None
         and state.step_since is not None
@@ -129,74 +173,76 @@ def _fresh(state: State, guardrail: Guardrail, policy: RolloutPolicy, now: float
     )
 
 
-def _findings(guardrail: Guardrail, comparison: Comparison, levels: Levels) -> list[_Finding]:
+def _findings(state: State, guardrail: Guardrail, key: str, policy: RolloutPolicy, levels: Levels) -> list[Finding]:
     """Returns what the evidence says, once for each margin given."""
-    findings = []
-    if guardrail.margin.odds_ratio is not None and len(comparison.log_sums) == len(grid_of(guardrail)[0]):
-        findings.append(_odds_ratio(guardrail, comparison, levels))
-    if guardrail.margin.absolute is not None:
-        findings.append(_difference(guardrail, comparison, levels))
-    return findings
-
-
-def _odds_ratio(guardrail: Guardrail, comparison: Comparison, levels: Levels) -> _Finding:
-    grid, _ = grid_of(guardrail)
-    sums = np.array(comparison.log_sums)
-    margin = log_margins(guardrail)[0] or 0.0
-    lower, upper = bounds(sums, grid, levels.harm, levels.proof(guardrail))
-    return _Finding(
-        "odds_ratio",
-        point_estimate(sums, grid),
-        lower,
-        upper,
-        margin,
-        harmful=log_mean_exp(np.array(comparison.log_harm)) >= levels.log_harm_needed,
-        proven=log_evidence_below(sums, grid, margin) >= math.log(1 / levels.proof(guardrail)),
+    if guardrail.kind == "mean":
+        mean = None if key not in state.means else found.mean_difference(guardrail, state.means[key], policy, levels)
+        return [] if mean is None else [mean]
+    if guardrail.kind == "scores":
+        return [found.stability_index(guardrail, state.drifts[key], levels)] if key in state.drifts else []
+    comparison = state.comparisons.get(key)
+    if comparison is None or comparison.key != odds_grid(policy, guardrail).key:
+        return []
+    ratio = found.odds_ratio(guardrail, comparison, policy, levels)
+    findings = [] if ratio is None else [ratio]
+    return (
+        findings if guardrail.margin.absolute is None else [*findings, found.difference(guardrail, comparison, levels)]
     )
 
 
-def _difference(guardrail: Guardrail, comparison: Comparison, levels: Levels) -> _Finding:
-    margin = guardrail.margin.absolute or 0.0
-    step, recent = comparison.step, comparison.recent
-    lower = max(
-        _difference_of(step, levels.step)[0],
-        _difference_of(recent, levels.epoch(comparison.epoch))[0],
+def _with_arms(verdict: Verdict, state: State, guardrail: Guardrail, key: str) -> Verdict:
+    """Returns the verdict with what was seen of each arm: rates of events, or means, and how many samples."""
+    if guardrail.kind == "mean":
+        if key not in state.means:
+            return verdict
+        mean, scale = state.means[key], guardrail.maximum or 1.0
+        return replace(
+            verdict,
+            candidate_rate=scale * mean.candidate_total / mean.candidate_n if mean.candidate_n else None,
+            stable_rate=scale * mean.stable_total / mean.stable_n if mean.stable_n else None,
+            samples=mean.candidate_n,
+            stable_samples=mean.stable_n,
+        )
+    if guardrail.kind == "scores":
+        if key not in state.drifts:
+            return verdict
+        drift = state.drifts[key]
+        return replace(verdict, samples=round(sum(drift.candidate)), stable_samples=round(sum(drift.stable)))
+    if key not in state.comparisons:
+        return verdict
+    total = state.comparisons[key].total
+    return replace(
+        verdict,
+        candidate_rate=_event_rate(guardrail, total.candidate_bad, total.candidate_n),
+        stable_rate=_event_rate(guardrail, total.stable_bad, total.stable_n),
+        samples=total.candidate_n,
+        stable_samples=total.stable_n,
     )
-    upper = _difference_of(step, levels.proof(guardrail))[1]
-    value = math.nan
-    if step.candidate_n and step.stable_n:
-        value = step.candidate_bad / step.candidate_n - step.stable_bad / step.stable_n
-    return _Finding("difference", value, lower, upper, margin, harmful=lower > margin, proven=upper <= margin)
 
 
-def _difference_of(counts: Counts, alpha: float) -> tuple[float, float]:
-    return difference_interval(counts.candidate_bad, counts.candidate_n, counts.stable_bad, counts.stable_n, alpha)
-
-
-def _limit_finding(guardrail: Guardrail, total: Counts, levels: Levels) -> _Finding:
-    rate = total.candidate_bad / total.candidate_n if total.candidate_n else math.nan
-    lower, upper = rate_interval(total.candidate_bad, total.candidate_n, levels.harm)
-    return _Finding("hard_limit", rate, lower, upper, limit_of(guardrail) or 0.0, harmful=True, proven=False)
-
-
-def _shown(findings: list[_Finding], total: Counts) -> _Finding | None:
+def _shown(findings: list[Finding], total: Counts, requirement: Requirement) -> Finding | None:
     """Returns the finding that the verdict rests on: the one that proves it, else the odds ratio where it says much."""
     if not findings:
         return None
     proving = [finding for finding in findings if finding.proven]
+    if requirement == "better" or len(findings) == 1:
+        return findings[0]
     if proving:
         return proving[0]
     return findings[-1] if total.candidate_bad + total.stable_bad == 0 else findings[0]
 
 
-def _in_users_direction(verdict: Verdict, finding: _Finding, guardrail: Guardrail) -> Verdict:
+def _in_users_direction(verdict: Verdict, finding: Finding, guardrail: Guardrail) -> Verdict:
     """Returns the verdict with the finding's numbers, turned from bad events into events where higher is better."""
-    value, lower, upper, margin = finding.value, finding.lower, finding.upper, finding.margin
+    numbers = (finding.value, finding.lower, finding.upper, finding.margin)
+    value, lower, upper, margin = numbers
     if guardrail.higher_is_better:
         whole = 1.0 if finding.measure == "hard_limit" else 0.0  # A rate turns into its complement, an effect round 0.
         value, lower, upper, margin = (whole - number for number in (value, upper, lower, margin))
     if finding.measure == "odds_ratio":
         value, lower, upper, margin = (_exp(number) for number in (value, lower, upper, margin))
+    if finding.measure == "mean_difference":
+        value, lower, upper, margin = (number * (guardrail.maximum or 1.0) for number in (value, lower, upper, margin))
     return replace(
         verdict,
         measure=finding.measure,
@@ -205,6 +251,18 @@ def _in_users_direction(verdict: Verdict, finding: _Finding, guardrail: Guardrai
         upper=_finite(upper),
         margin=_finite(margin),
     )
+
+
+def _with_lift(verdict: Verdict) -> Verdict:
+    """Returns the verdict with its odds ratio as a relative change of the rate, at stable's rate of all windows."""
+    if verdict.measure != "odds_ratio" or not verdict.stable_rate:
+        return verdict
+    rate = verdict.stable_rate
+
+    def lift(ratio: float | None) -> float | None:
+        return None if ratio is None else ratio / (1 - rate + rate * ratio) - 1
+
+    return replace(verdict, lift=lift(verdict.value), lift_lower=lift(verdict.lower), lift_upper=lift(verdict.upper))
 
 
 def _exp(log_value: float) -> float:

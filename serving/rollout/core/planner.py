@@ -18,7 +18,7 @@ from slipway.contracts.rollout import Guardrail, Margin, RolloutPolicy, Step
 from slipway.serving.rollout.core.alpha import Levels
 from slipway.serving.rollout.core.evidence import log_evidence_below
 from slipway.serving.rollout.core.hypergeometric import Floats, log_likelihoods
-from slipway.serving.rollout.core.ingest import grid_of, log_margins
+from slipway.serving.rollout.core.odds_grid import log_margins, odds_grid
 from slipway.serving.rollout.core.proportions import difference_interval
 
 _LIMIT = 1e12
@@ -133,9 +133,9 @@ def requests_to_prove(
     z = _UNLUCKY if unlucky else 0.0
     ways = []
     if guardrail.margin.odds_ratio is not None:
-        grid, _ = grid_of(guardrail)
+        grid = odds_grid(policy, guardrail).points
         margin = log_margins(guardrail)[0] or 0.0
-        growth, variance = _growth(guardrail, weight, base_rate, odds_ratio)
+        growth, variance = _growth(policy, guardrail, weight, base_rate, odds_ratio)
         start = np.zeros(len(grid)) if head_start is None else head_start
 
         def ratio_is_proven(requests: float) -> bool:
@@ -160,7 +160,7 @@ def requests_to_prove(
 def _plan(policy: RolloutPolicy, base_rates: Mapping[str, float], rate: float, expected: Mapping[str, float]) -> Plan:
     deciding = [guardrail for guardrail in policy.guardrails if not guardrail.dry_run]
     known = [g for g in deciding if g.name in base_rates or not g.higher_is_better]
-    evidence = {g.name: np.zeros(len(grid_of(g)[0])) for g in known}
+    evidence = {g.name: np.zeros(len(odds_grid(policy, g).points)) for g in known}
     steps = []
     for index, step in enumerate(policy.steps):
         typical = {g.name: _needed(policy, index, g, base_rates, expected, evidence[g.name], False) for g in known}
@@ -182,7 +182,7 @@ def _plan(policy: RolloutPolicy, base_rates: Mapping[str, float], rate: float, e
         )
         if 0 < step.weight < 100 and math.isfinite(seconds):
             for g in known:
-                growth, _ = _growth(g, step.weight, base_rates.get(g.name, 0.0), expected.get(g.name, 1.0))
+                growth, _ = _growth(policy, g, step.weight, base_rates.get(g.name, 0.0), expected.get(g.name, 1.0))
                 evidence[g.name] = evidence[g.name] + seconds * rate * growth
     names = {guardrail.name for guardrail in known}
     return Plan(tuple(steps), rate, tuple(g.name for g in deciding if g.name not in names))
@@ -214,9 +214,11 @@ def _bad_rates(guardrail: Guardrail, base_rate: float, odds_ratio: float) -> tup
     return stable, stable * ratio / (1 - stable + stable * ratio)
 
 
-def _growth(guardrail: Guardrail, weight: int, base_rate: float, odds_ratio: float) -> tuple[Floats, float]:
+def _growth(
+    policy: RolloutPolicy, guardrail: Guardrail, weight: int, base_rate: float, odds_ratio: float
+) -> tuple[Floats, float]:
     """Returns, per request, the typical growth of the log-sums, shape [grid], and the variance of the bad events."""
-    grid, _ = grid_of(guardrail)
+    grid = odds_grid(policy, guardrail).points
     stable, candidate = _bad_rates(guardrail, base_rate, odds_ratio)
     share = weight / 100
     bad = share * candidate + (1 - share) * stable

@@ -187,9 +187,9 @@ class Comparison:
     """Evidence of one guardrail between one candidate and stable, in constant memory.
 
     Args:
-        key: Margins that the grids were made for; other margins start anew.
+        key: Names the grid, which holds the margins of every step; evidence on another grid starts anew.
         log_sums: Over the odds-ratio grid, log of P_theta / P_1, summed over windows.
-        log_harm: Over the alternatives beyond the harm threshold, log of the any-start mixture.
+        log_harm: Over the alternatives beyond each odds ratio that harm begins at, log of the any-start mixture.
         windows: Windows taken in.
         total: Counts since the first traffic.
         step: Counts since the weight of this step was confirmed.
@@ -220,6 +220,56 @@ class LimitEvidence:
 
 
 @dataclass(frozen=True)
+class MeanEvidence:
+    """Evidence about the difference of two means, in constant memory; see `means`.
+
+    Args:
+        key: Scale and margins; other ones start anew.
+        log_worse: Over the bets, log of the supermartingale that grows when the candidate is worse.
+        log_better: Its mirror image.
+        log_harm: Over the bets, for each difference that harm begins at, log of the any-start mixture.
+        weight: Sum over windows of the effective sample size, which weighs a window's difference.
+        weighted: Sum of weight times difference (candidate minus stable, of values in [0, 1]).
+        windows: Windows taken in.
+        candidate_n: Values of the candidate; `candidate_total` is their sum.
+        stable_n: Values of stable.
+    """
+
+    key: tuple[float, ...]
+    log_worse: tuple[float, ...]
+    log_better: tuple[float, ...]
+    log_harm: tuple[float, ...]
+    weight: float = 0.0
+    weighted: float = 0.0
+    windows: int = 0
+    candidate_n: int = 0
+    candidate_total: float = 0.0
+    stable_n: int = 0
+    stable_total: float = 0.0
+
+
+@dataclass(frozen=True)
+class DriftEvidence:
+    """Evidence that two histograms differ, and the histograms themselves; see `drift`.
+
+    Args:
+        key: Number of buckets.
+        log_unequal: Over strengths of shrinkage, log of the e-process against equal distributions.
+        candidate: Counts by bucket since the first traffic, of the candidate; likewise of stable.
+        step_candidate: Counts since the weight of this step was confirmed.
+        windows: Windows taken in.
+    """
+
+    key: tuple[float, ...]
+    log_unequal: tuple[float, ...]
+    candidate: tuple[float, ...]
+    stable: tuple[float, ...]
+    step_candidate: tuple[float, ...]
+    step_stable: tuple[float, ...]
+    windows: int = 0
+
+
+@dataclass(frozen=True)
 class SplitEvidence:
     """Evidence that requests are not assigned as the weights say: over shifts of the log-odds, summed log-ratios."""
 
@@ -242,9 +292,13 @@ class Clock:
 class Verdict:
     """One guardrail judged, in the user's own direction.
 
-    `value`, `lower` and `upper` are an odds ratio or a difference of rates, as `measure` says; a bound that nothing is
-    known about is None. `lower` and `upper` hold at once over all looks. `enough` says whether the step has its minimum
-    of samples, and fresh ones; `met` whether the step's requirement is fulfilled.
+    `value`, `lower` and `upper` are what `measure` says: an `odds_ratio`, a `difference` of rates, a `mean_difference`
+    (in the unit of the values), a `stability_index`, or the rate beside a `hard_limit`; a bound that nothing is known
+    about is None. `lower` and `upper` hold at once over all looks. `enough` says whether the step has its minimum of
+    samples, and fresh ones; `met` whether the step's requirement is fulfilled. `candidate_rate` and `stable_rate` are
+    shares of events, or means. `lift` is the odds ratio turned into a relative change of the rate of events (0.02 is
+    2 % more) at stable's rate of all windows: exact for that rate, with the bounds of the odds ratio; None where it has
+    no meaning. `part` is the latency objective in seconds that decided, where there are several.
     """
 
     guardrail: str
@@ -268,6 +322,11 @@ class Verdict:
     log_evidence_needed: float
     explanation: str
     dry_run: bool = False
+    improved: bool = False
+    lift: float | None = None
+    lift_lower: float | None = None
+    lift_upper: float | None = None
+    part: float | None = None
 
 
 @dataclass(frozen=True)
@@ -307,6 +366,8 @@ class State:
     alias_moved: bool = False
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     limits: Mapping[str, LimitEvidence] = field(default_factory=dict)
+    means: Mapping[str, MeanEvidence] = field(default_factory=dict)
+    drifts: Mapping[str, DriftEvidence] = field(default_factory=dict)
     splits: Mapping[str, SplitEvidence] = field(default_factory=dict)
     clocks: Mapping[str, Clock] = field(default_factory=dict)
     step_samples: Mapping[str, int] = field(default_factory=dict)
