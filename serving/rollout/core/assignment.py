@@ -25,13 +25,15 @@ def shift_grid(tolerance: float) -> Floats:
     return np.array(sorted({*steps, *(-value for value in steps), edge, -edge}))
 
 
-def log_split_likelihoods(candidate_n: int, total_n: int, weight: float, shifts: Floats) -> Floats:
-    """Returns log-likelihoods of the shifts for one window, up to a constant, shape [J].
+def log_split_likelihoods(
+    candidate_n: int | Ints, total_n: int | Ints, weight: float | Floats | Ints, shifts: Floats
+) -> Floats:
+    """Returns log-likelihoods of the shifts for one window, up to a constant, shape [..., J].
 
     Args:
-        candidate_n: Requests that the candidate got.
+        candidate_n: Requests that the candidate got, a number or shape [...].
         total_n: Requests of both arms.
-        weight: Percent set for the candidate, between 1 and 99.
+        weight: Percent set for the candidate, between 0 and 100, a number or shape [...].
         shifts: Shifts of the log-odds, shape [J].
     """
     share = np.asarray(weight)[..., None]

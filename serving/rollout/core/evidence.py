@@ -127,4 +127,4 @@ def update_any_time(log_mixture: Floats, log_ratios: Floats, windows: int | Ints
         ceiling: Cut log S here.
     """
     later = math.log((1 - _START_NOW) * 6 / math.pi**2) - 2 * np.log(np.asarray(windows) + 1)
-    return np.minimum(np.logaddexp(log_mixture + log_ratios, later[..., None]), ceiling)
+    return np.asarray(np.minimum(np.logaddexp(log_mixture + log_ratios, later[..., None]), ceiling))
