@@ -70,7 +70,7 @@ def applied_routes(internal_url: str) -> AppliedRoutes | None:
 
 def assignment_in_force(url: str) -> Mapping[str, Any] | None:
     """Returns the assignment by which one process draws, or None when it does not say."""
-    content = get_json(f"{url}/assignment", timeout=1.0)
+    content = get_json(f"{url}/-/assignment", timeout=1.0)
     return content if isinstance(content, dict) else None
 
 

@@ -108,7 +108,7 @@ def router_spec(settings: PlaneSettings, *, name: str, port: int, metrics_port: 
         *("--port", str(port), "--upstream", upstream, "--assignment", str(settings.layout.assignment)),
         *("--metrics-port", str(metrics_port)),
     )
-    ready = f"http://127.0.0.1:{port}/assignment"
+    ready = f"http://127.0.0.1:{port}/-/ready"
     ports = {"http": port, "metrics": metrics_port}
     return ProcessSpec(name, command, settings.directory, lambda: answers_ok(ready), ports=ports)
 

@@ -1,0 +1,136 @@
+"""Real planes whose predictors are stand-ins, and clients whose users, answers and waits are kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_PLANES = Path(__file__).parents[1] / "local_plane" / "conftest.py"
+_specification = importlib.util.spec_from_file_location("planes_under_test", _PLANES)
+assert _specification is not None
+assert _specification.loader is not None
+planes = importlib.util.module_from_spec(_specification)
+sys.modules[_specification.name] = planes  # where dataclasses look their module up
+_specification.loader.exec_module(planes)
+
+plane, shared_plane = planes.plane, planes.shared_plane
+
+
+@dataclass
+class Visitors:
+    """Clients that ask for users 0, 1, 2, ... in turn until they are told to stop, or `total` was asked."""
+
+    port: int
+    total: int = 1_000_000_000
+    users: int = 200
+    clients: int = 4
+    pause: float = 0.0
+    codes: Counter[Any] = field(default_factory=Counter)
+    versions: Counter[str] = field(default_factory=Counter)
+    versions_of: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    longest: float = 0.0
+    sent: int = 0
+
+    def __enter__(self) -> Visitors:
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._client) for _ in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def finish(self) -> None:
+        """Waits until all were asked."""
+        for thread in self._threads:
+            thread.join()
+
+    def stop(self) -> None:
+        """Asks nothing more and waits for the answers that are due."""
+        with self._lock:
+            self.total = min(self.total, self.sent)
+        self.finish()
+
+    def _client(self) -> None:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while True:
+            with self._lock:
+                if self.sent >= self.total:
+                    break
+                user = str(self.sent % self.users)
+                self.sent += 1
+            version, began = "", time.monotonic()
+            try:
+                body = json.dumps({"instances": [{"user": user}]})
+                connection.request(
+                    "POST", "/v1/models/films:predict", body=body, headers={"Content-Type": "application/json"}
+                )
+                response = connection.getresponse()
+                content = response.read()
+                code: Any = response.status
+                answer = json.loads(content) if code == 200 else {}
+                version = str(answer.get("version", answer.get("model_version", "")))
+            except (OSError, HTTPException) as error:
+                code = type(error).__name__
+                connection.close()
+            with self._lock:
+                self.codes[code] += 1
+                self.versions[version] += 1
+                self.versions_of[user].add(version)
+                self.longest = max(self.longest, time.monotonic() - began)
+            if self.pause:
+                time.sleep(self.pause)
+        connection.close()
+
+
+@pytest.fixture
+def visitors() -> type[Visitors]:
+    return Visitors
+
+
+def counted(plane: Any, arm: str, code: str = "200") -> int:
+    """Returns the attempts that the gateway counted for an arm, as Prometheus has them."""
+    rows = plane.scraped(f'traefik_service_requests_total{{service="{arm}@file",code="{code}"}}')
+    return sum(int(float(row["value"][1])) for row in rows)
+
+
+@pytest.fixture
+def counts() -> Any:
+    return counted
+
+
+@pytest.fixture
+def mapping() -> Any:
+    """Asks once for each user; returns the version that answered, by user."""
+
+    def ask_all(plane: Any, users: int = 200) -> dict[str, str]:
+        asking = Visitors(plane.gateway_port, total=users, users=users)
+        with asking:
+            asking.finish()
+        assert asking.codes == {200: users}, asking.codes
+        return {user: next(iter(versions)) for user, versions in asking.versions_of.items()}
+
+    return ask_all
+
+
+@pytest.fixture
+def wanted() -> Iterator[Any]:
+    """Sets what a plane should run: `wanted(plane, arms, weights, mirrors=..., assignment=...)`."""
+    from slipway.serving.local.desired import Desired, write_desired
+
+    def want(plane: Any, arms: list[Any], weights: dict[str, int], **rest: Any) -> None:
+        write_desired(plane.directory, Desired(arms=tuple(arms), weights=weights, **rest))
+
+    return want
