@@ -33,6 +33,7 @@ from slipway.serving.local.settings import PlaneSettings, read_settings, write_s
 
 _POLL_SECONDS = 0.05
 _SUPERVISOR_START_SECONDS = 30.0
+_LETTING_GO_SECONDS = 2.0
 
 
 @contextlib.contextmanager
@@ -76,7 +77,7 @@ def start(settings: PlaneSettings) -> bool:
     """
     for program in programs.REMEDIES:
         programs.find_program(program)
-    if is_running(settings.directory):
+    if _is_held(settings.directory):
         return False
     layout = settings.layout
     # Processes that outlived their supervisor hold their ports rightly, and are taken over.
@@ -105,6 +106,16 @@ def start(settings: PlaneSettings) -> bool:
             )
         time.sleep(_POLL_SECONDS)
     return True
+
+
+def _is_held(project: Path) -> bool:
+    """Returns whether a supervisor holds the plane, having waited for one that is just dying to let go of it."""
+    deadline = time.monotonic() + _LETTING_GO_SECONDS
+    while is_running(project):
+        if running_supervisor(project) is not None or time.monotonic() > deadline:
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
 
 
 def wait_until_ready(project: Path, *, seconds: float, progress: Callable[[str], None] = lambda _: None) -> Observed:

@@ -100,6 +100,7 @@ def routes_configuration(
     collector_url: str | None,
     maximum_body: int,
     assignment_urls: Sequence[str] = (),
+    assigned: bool = False,
 ) -> dict[str, Any]:
     """Returns routers, middlewares and services for these arms.
 
@@ -108,6 +109,7 @@ def routes_configuration(
         collector_url: Where feedback goes, or None when nothing collects it.
         maximum_body: Greatest request body in bytes; larger ones are refused at the gateway.
         assignment_urls: Processes that draw an arm for each user; with none, the gateway draws one for each request.
+        assigned: Whether such processes live: what they still send must find its arm.
     """
     services: dict[str, Any] = {}
     routers: dict[str, Any] = {
@@ -129,8 +131,15 @@ def routes_configuration(
     if assignment_urls:
         entrance = ASSIGNMENT_SERVICE
         services[entrance] = _balancer(assignment_urls)
-        for arm in arms:
-            _add_assigned(routers, services, arm)
+    for arm in arms if assigned or assignment_urls else ():
+        _add_assigned(routers, services, arm)
+    # Entry points change one after the other: a request between two configurations still finds someone to answer.
+    routers["assigned"] = {
+        "rule": _PREDICTION_PATHS,
+        "entryPoints": ["assigned"],
+        "service": PREDICTION_SERVICE,
+        "priority": 1,
+    }
     mirrors = {arm.name: arm.mirror for arm in arms if arm.mirror and arm.weight is not None}
     if mirrors:
         entrance, main = SHADOW_SERVICE, entrance

@@ -259,6 +259,7 @@ class Supervisor:
             collector_url=None if port is None else f"http://127.0.0.1:{port}",
             maximum_body=self._settings.maximum_body,
             assignment_urls=self._users.urls(),
+            assigned=bool(self._users.processes),
         )
         return write_routes(self._layout.gateway / "routes" / "routes.yaml", configuration)
 
