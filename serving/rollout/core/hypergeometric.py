@@ -10,6 +10,7 @@ Fisher 1935; McCullagh and Nelder 1989, section 7.3. One window or many at once,
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ Ints = NDArray[np.int64]
 _NARROW = 128
 _LARGEST_EXPONENT = 650.0
 _STRIDE = 0.6
-_REACHES = ((1, 1, 70), (3, 7, 30), (8, np.iinfo(np.int64).max, 22))
-"""Strides from, to, and points to each side: ten standard deviations and twenty more points, beyond which lies less
-than 1e-20 of the sum."""
+_STRIDES = np.array([1, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024])
+_EDGES = np.array([-2.5, -1.2, -0.5, 0.5, 1.2, 2.5])
+_TAIL = 10.0
+"""Half width of the summed support in standard deviations: what is cut off is below 1e-20 of the sum."""
 _CHUNK = 256
 _TABLE = 1 << 18
 
@@ -87,32 +89,54 @@ def _narrow(low: Ints, high: Ints, n_c: Ints, n_s: Ints, k: Ints, log_odds: Floa
 
 
 def _wide(low: Ints, high: Ints, n_c: Ints, n_s: Ints, k: Ints, log_odds: Floats) -> Floats:
-    """Returns log of the sum, shape [R, J], from points around each mode that lie a stride apart, times the stride.
+    """Returns log of the sum, shape [R, J], from points that lie a stride apart, times the stride.
 
     The law is one of a sum of independent Bernoulli variables, so at t its characteristic function is at most
     exp(-variance (1 - cos t)); by Poisson's summation formula, a stride of 0.6 standard deviations errs by less than
-    1e-15 of the sum.
+    1e-15 of the sum. Neighbouring odds ratios share their points: seen from the one in the middle, the others are a
+    product of matrices.
     """
     mode, deviation = _mode_and_deviation(n_c[:, None], n_s[:, None], k[:, None], log_odds[None, :])
-    stride = np.floor(_STRIDE * deviation).astype(np.int64)
-    stride = np.where(stride < 3, 1, stride)
-    centre = np.clip(np.rint(mode).astype(np.int64), low[:, None], high[:, None])
     result = np.empty(mode.shape)
-    for first, last, reach in _REACHES:
-        rows, columns = np.nonzero((stride >= first) & (stride <= last))
-        if not rows.size:
-            continue
-        step = stride[rows, columns][:, None]
-        x = centre[rows, columns][:, None] + step * np.arange(-reach, reach + 1)[None, :]
-        least, greatest = low[rows][:, None], high[rows][:, None]
-        inside = (x >= least) & (x <= greatest)
-        x = np.clip(x, least, greatest)
-        terms = _log_weight(x, n_c[rows][:, None], n_s[rows][:, None], k[rows][:, None])
-        terms += log_odds[columns][:, None] * x
-        top = terms.max(axis=1, keepdims=True)
-        sums = np.where(inside, np.exp(terms - top), 0.0).sum(axis=1)
-        result[rows, columns] = top[:, 0] + np.log(sums * step[:, 0])
+    for columns in _segments(log_odds):
+        spread = deviation[:, columns]
+        tails = _TAIL * spread.max(axis=1) + 20
+        first = np.maximum(low, np.floor(mode[:, columns].min(axis=1) - tails).astype(np.int64))
+        last = np.minimum(high, np.ceil(mode[:, columns].max(axis=1) + tails).astype(np.int64))
+        widest = np.maximum(_STRIDE * spread.min(axis=1), 1.0)
+        stride = _STRIDES[np.searchsorted(_STRIDES, widest, side="right") - 1]
+        for step in np.unique(stride).tolist():
+            at = np.flatnonzero(stride == step)
+            laws = (n_c[at], n_s[at], k[at])
+            result[at, columns] = _shared(first[at], last[at], step, laws, log_odds[columns])
     return result
+
+
+def _segments(log_odds: Floats) -> list[slice]:
+    """Returns the stretches of a grid that share their points."""
+    edges = [0, *np.searchsorted(log_odds, _EDGES).tolist(), len(log_odds)]
+    return [slice(one, other) for one, other in pairwise(edges) if one < other]
+
+
+def _shared(first: Ints, last: Ints, step: int, laws: tuple[Ints, Ints, Ints], log_odds: Floats) -> Floats:
+    """Returns log of the sums over every `step`-th point from `first` to `last`, shape [R, J]."""
+    n_c, n_s, k = laws
+    points = int((last - first).max()) // step + 1
+    middle, centre = float(log_odds[len(log_odds) // 2]), points // 2
+    reach = max(points - centre, centre) * step
+    if float(np.abs(log_odds - middle).max()) * reach > _LARGEST_EXPONENT and len(log_odds) > 1:
+        half = len(log_odds) // 2
+        parts = [_shared(first, last, step, laws, part) for part in (log_odds[:half], log_odds[half:])]
+        return np.concatenate(parts, axis=1)
+    x = first[:, None] + step * np.arange(points)[None, :]
+    inside = x <= last[:, None]
+    terms = _log_weight(np.minimum(x, last[:, None]), n_c[:, None], n_s[:, None], k[:, None]) + middle * x
+    top = terms.max(axis=1, keepdims=True, where=inside, initial=-np.inf)
+    shares = np.where(inside, np.exp(np.minimum(terms - top, 0.0)), 0.0)
+    offsets = step * (np.arange(points) - centre)
+    sums = shares @ np.exp(offsets[:, None] * (log_odds - middle)[None, :])
+    at_centre = first + step * centre
+    return np.asarray(top + at_centre[:, None] * (log_odds - middle)[None, :] + np.log(sums * step))
 
 
 def _log_weight(x: Ints, n_c: Ints, n_s: Ints, k: Ints) -> Floats:
