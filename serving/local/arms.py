@@ -42,6 +42,7 @@ def settings_for(project: Project) -> PlaneSettings:
         request_expiry=serving.request_expiry.total_seconds(),
         maximum_body=serving.maximum_body,
         capture_retention_days=serving.capture_retention.total_seconds() / 86_400,
+        feedback_values={g.value: g.maximum for g in project.rollout.guardrails if g.value and g.maximum},
     )
 
 

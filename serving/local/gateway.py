@@ -72,7 +72,7 @@ def static_configuration(*, public: int, internal: int, assigned: int, grpc: int
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
         "entryPoints": {
             "public": {"address": f"127.0.0.1:{public}"} | lifecycle,
-            "grpc": {"address": f"127.0.0.1:{grpc}"} | lifecycle,
+            "grpc": {"address": f"127.0.0.1:{grpc}"} | lifecycle | untraced,
             "internal": {"address": f"127.0.0.1:{internal}"} | untraced,
             "assigned": {"address": f"127.0.0.1:{assigned}"} | lifecycle | untraced,
         },
@@ -87,8 +87,8 @@ def static_configuration(*, public: int, internal: int, assigned: int, grpc: int
                 "buckets": list(LATENCY_BUCKETS),
             }
         },
-        # Nothing is recorded: it is what stamps a request and its copies with one id. A caller who asks for a record
-        # by a flag in `traceparent` has it sent to an address that throws it away.
+        # Nothing is recorded: it is what stamps a request and its copies with one id, where there are copies. A caller
+        # who asks for a record by a flag in `traceparent` has it sent to an address that throws it away.
         "tracing": {"sampleRate": 0.0, "otlp": {"http": {"endpoint": f"http://127.0.0.1:{internal}{_SPANS_PATH}"}}},
         "log": {"level": "INFO", "noColor": True},
     }
@@ -151,6 +151,7 @@ def routes_configuration(
         "entryPoints": ["public"],
         "service": entrance,
         "middlewares": ["outside", "limit", "retry"],
+        "observability": {"tracing": bool(mirrors)},
     }
     if any(arm.grpc_urls for arm in arms):
         services[GRPC_SERVICE] = _weighted({f"{arm.name}-grpc": arm.weight for arm in arms if arm.grpc_urls})
@@ -167,6 +168,7 @@ def routes_configuration(
             "entryPoints": ["public"],
             "service": FEEDBACK_SERVICE,
             "middlewares": ["outside", "limit", "retry"],
+            "observability": {"tracing": False},
         }
     retry = {
         "attempts": _RETRY_ATTEMPTS,

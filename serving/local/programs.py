@@ -87,7 +87,7 @@ def gateway_spec(
     )
 
 
-def collector_spec(settings: PlaneSettings, port: int, metrics_port: int) -> ProcessSpec:
+def collector_spec(settings: PlaneSettings, port: int, metrics_port: int, redis_url: str) -> ProcessSpec:
     """The process that takes predictions and feedback and joins them."""
     layout = settings.layout
     command = (
@@ -95,6 +95,8 @@ def collector_spec(settings: PlaneSettings, port: int, metrics_port: int) -> Pro
         *("--port", str(port), "--metrics-port", str(metrics_port), "--key-file", str(layout.key_file)),
         *("--wait", f"{settings.feedback_wait:g}", "--expiry", f"{settings.request_expiry:g}"),
         *("--directory", str(layout.feedback), "--retention-days", f"{settings.capture_retention_days:g}"),
+        *("--redis", redis_url, "--project", settings.project),
+        *(f"--value={kind}={maximum!r}" for kind, maximum in sorted(settings.feedback_values.items())),
     )
     ready = f"http://127.0.0.1:{metrics_port}/metrics"
     ports = {"collector": port, "collector-metrics": metrics_port}

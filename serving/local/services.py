@@ -109,6 +109,7 @@ class Services:
             self._settings,
             self._ports.claim("collector", in_use=running),
             self._ports.claim("collector-metrics", in_use=running),
+            self.redis_url,
         )
 
     def _gateway(self, running: bool) -> ProcessSpec:

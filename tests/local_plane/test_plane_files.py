@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from slipway.contracts.errors import ArtifactError
+from slipway.serving.local import applied
 from slipway.serving.local.arms import desired_at_start
 from slipway.serving.local.desired import Arm, Desired, arm_name, read_desired, update_desired, write_desired
 from slipway.serving.local.gateway import PREDICTION_SERVICE, ArmRoute, routes_configuration
@@ -41,6 +42,25 @@ def test_a_desired_state_that_contradicts_itself_is_refused(tmp_path: Path) -> N
     (tmp_path / ".slipway" / "serving" / "desired.json").write_text("{")
     with pytest.raises(ArtifactError, match="Remove the file"):
         read_desired(tmp_path)
+
+
+def test_copies_and_who_is_drawn_are_kept_until_they_are_set_anew() -> None:
+    desired = Desired(
+        arms=(arm("1"), arm("2")),
+        weights={"films-v1": 50, "films-v2": 50},
+        mirrors={"films-v2": 10},
+        assignment="user",
+        experiment="films-v1+films-v2",
+    )
+    grown = desired.with_arm(arm("3"))
+    assert (grown.mirrors, grown.assignment, grown.experiment) == ({"films-v2": 10}, "user", "films-v1+films-v2")
+    assert grown.without_arm("films-v2").mirrors == {}
+    assert desired.draws_users
+    alone = desired.with_weights({"films-v1": 100, "films-v2": 0})
+    assert (alone.mirrors, alone.assignment, alone.draws_users) == ({}, "user", False)
+    assert not desired.with_weights(desired.weights, assignment="request").draws_users
+    with pytest.raises(ValidationError, match="mirrors name arms that are not listed"):
+        Desired(arms=(arm("1"),), mirrors={"films-v2": 5})
 
 
 def test_changes_of_several_writers_are_all_kept(tmp_path: Path) -> None:
@@ -150,6 +170,58 @@ def test_an_arm_that_leaves_keeps_its_service_but_no_share() -> None:
     # Without a check on every child Traefik refuses the health check of the split, and dead processes keep traffic.
     assert all("healthCheck" in services[name]["loadBalancer"] for name in ("films-v1", "films-v2"))
     assert "feedback" not in configuration["http"]["routers"]
+
+
+def test_copies_go_to_arms_that_can_take_them_and_are_stamped_and_bounded() -> None:
+    routes = [
+        ArmRoute("films-v1", 100, ("http://127.0.0.1:1",)),
+        ArmRoute("films-v2", 0, ("http://127.0.0.1:2",), mirror=30),
+        ArmRoute("films-v3", None, (), mirror=30),
+    ]
+    http = routes_configuration(routes, collector_url=None, maximum_body=1024)["http"]
+    public = http["routers"]["prediction"]
+    assert http["services"][public["service"]]["mirroring"] == {
+        "service": PREDICTION_SERVICE,
+        "mirrors": [{"name": "films-v2-mirror", "percent": 30}],
+    }
+    assert public["observability"]["tracing"]
+    assert http["services"]["films-v2-mirror"]["middlewares"] == ["shadow", "shadow-limit"]
+    plain = routes_configuration(routes[:1], collector_url=None, maximum_body=1024)["http"]
+    assert plain["routers"]["prediction"]["service"] == PREDICTION_SERVICE
+    assert not plain["routers"]["prediction"]["observability"]["tracing"]
+
+
+def test_where_users_are_drawn_each_arm_has_its_own_way_and_one_that_is_gone_leads_to_the_others() -> None:
+    routes = [ArmRoute("films-v1", 50, ("http://127.0.0.1:1",)), ArmRoute("films-v2", None, ())]
+    drawn = routes_configuration(routes, collector_url=None, maximum_body=1024, assignment_urls=["http://127.0.0.1:9"])
+    routers, services = drawn["http"]["routers"], drawn["http"]["services"]
+    assert services[routers["prediction"]["service"]]["loadBalancer"]["servers"] == [{"url": "http://127.0.0.1:9"}]
+    assert services[routers["films-v1-assigned"]["service"]]["failover"]["service"] == "films-v1"
+    assert routers["films-v2-assigned"]["service"] == PREDICTION_SERVICE
+    # The processes may still send something when the public route has left them.
+    leaving = routes_configuration(routes, collector_url=None, maximum_body=1024, assigned=True)["http"]["routers"]
+    assert leaving["prediction"]["service"] == PREDICTION_SERVICE
+    assert "films-v1-assigned" in leaving
+
+
+@pytest.mark.parametrize("second", [{"films-v1": 50, "films-v2": 50}, {"films-v1": 80, "films-v2": 20}, None])
+def test_weights_of_users_are_known_only_where_every_process_says_the_same(
+    monkeypatch: pytest.MonkeyPatch, second: dict[str, int] | None
+) -> None:
+    first = {"films-v1": 50, "films-v2": 50}
+    urls = ["http://127.0.0.1:8", "http://127.0.0.1:9"]
+    routes = [ArmRoute("films-v1", 50, ("http://127.0.0.1:1",)), ArmRoute("films-v2", 50, ("http://127.0.0.1:2",))]
+    http = routes_configuration(routes, collector_url=None, maximum_body=1024, assignment_urls=urls)["http"]
+    raw = {kind: {f"{name}@file": entry for name, entry in http[kind].items()} for kind in ("routers", "services")}
+    answers = {
+        "http://127.0.0.1:7/api/rawdata": raw,
+        f"{urls[0]}/-/assignment": {"arms": first},
+        f"{urls[1]}/-/assignment": None if second is None else {"arms": second},
+    }
+    monkeypatch.setattr(applied, "get_json", lambda url, **_: answers[url])
+    found = applied.applied_routes("http://127.0.0.1:7")
+    assert found is not None
+    assert (found.assignment, found.weights) == ("user", first if second == first else {})
 
 
 def test_scrape_targets_are_written_only_when_they_change(tmp_path: Path) -> None:
