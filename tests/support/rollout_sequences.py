@@ -78,7 +78,7 @@ POLICIES = [
     policy_of(watch={"duration": "8s", "control": 20}, freeze=[{"start": FREEZE[0], "end": FREEZE[1]}]),
     policy_of(steps=[MIRRORED, {**LAST, "weight": 30}, LAST]),
     policy_of(strategy="shadow", steps=[MIRRORED], inconclusive="rollback"),
-    policy_of(steps=[{**LAST, "weight": 30, "deadline": "20s"}, LAST], horizon="fixed", inconclusive="rollback"),
+    policy_of(steps=[{**LAST, "weight": 30, "deadline": "8s"}, LAST], horizon="fixed", inconclusive="rollback"),
 ]
 SHADOW = 9
 SPEC = RolloutSpec(
