@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "logs": ("slipway.cli.plane:logs", "Show the logs of the serving plane."),
     "rollout": ("slipway.cli.rollout:rollout", "Bring a model version to all traffic, step by step."),
     "ui": ("slipway.cli.ui:ui", "Serve the page on which rollouts explain themselves."),
+    "experiments": ("slipway.cli.experiments:experiments", "Plan, check and judge A/B tests, many at once."),
     "features": ("slipway.cli.features:features", "Register, materialize and read features."),
     "generate": ("slipway.cli.generate:generate", "Generate a data set of any size."),
     "doctor": ("slipway.cli.doctor:doctor", "Say what is missing on this machine and how to get it."),
