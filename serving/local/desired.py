@@ -59,8 +59,9 @@ class Desired(BaseModel):
         weights: Arm name -> weight, 0 to 100; an arm that is not named has weight 0.
         mirrors: Arm name -> percent of the public requests of which it gets a copy; its answers reach nobody.
         assignment: Whether a request or a user is drawn; makes a difference where two arms have weight.
-        experiment: What users are drawn for: under another name they are drawn anew, so that one comparison leaves no
-            trace in the next.
+        experiment: Names of the arms among which users are drawn, first the one that had them all before. An arm that
+            has left stays named, since where each one's users are depends on how many there are. With other names,
+            users are drawn anew, so that one comparison leaves no trace in the next.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +70,7 @@ class Desired(BaseModel):
     weights: dict[str, Percent] = Field(default_factory=dict)
     mirrors: dict[str, Percent] = Field(default_factory=dict)
     assignment: Assignment = "request"
-    experiment: str = Field(default="", max_length=4096)
+    experiment: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -117,7 +118,7 @@ class Desired(BaseModel):
         *,
         mirrors: Mapping[str, int] | None = None,
         assignment: Assignment | None = None,
-        experiment: str | None = None,
+        experiment: tuple[str, ...] | None = None,
     ) -> Desired:
         """Returns a copy with exactly these weights and copies (none, where not given).
 

@@ -45,9 +45,9 @@ class PlaneLayout:
         return self.root / "assignment" / "assignment.json"
 
     @property
-    def assignment_salt(self) -> Path:
+    def assignment_secret(self) -> Path:
         """The project's secret that users are hashed with, readable by its owner alone."""
-        return self.root / "assignment" / "salt"
+        return self.root / "assignment" / "secret"
 
     @property
     def lock(self) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from slipway.contracts.files import write_atomically
@@ -47,7 +47,7 @@ class UserRouting:
         self._available = programs.has_module("slipway.serving.router")
         self._wanted = False
         self._last_wanted = 0.0
-        self._salt: str | None = None
+        self._secret: str | None = None
         self._last_ready: float | None = None
         self._refused: dict[str, int] | None = None
         self.processes: dict[str, ManagedProcess] = {}
@@ -131,39 +131,40 @@ class UserRouting:
                 why = "weights do not sum to 100" if self._available else "the program is not installed"
                 self._say(f"users cannot be drawn ({why}): requests are")
             return False
-        document = assignment_document(desired.weights, salt=f"{self._project_salt()}/{desired.experiment}")
+        document = assignment_document(desired, secret=self._project_secret())
         write_if_changed(self._layout.assignment, document)
         return True
 
-    def _project_salt(self) -> str:
-        if self._salt is None:
-            self._salt = load_or_create_salt(self._layout)
-        return self._salt
+    def _project_secret(self) -> str:
+        if self._secret is None:
+            self._secret = load_or_create_secret(self._layout)
+        return self._secret
 
 
-def assignment_document(weights: Mapping[str, int], *, salt: str) -> str:
+def assignment_document(desired: Desired, *, secret: str) -> str:
     """Returns the content of the file by which users are drawn.
 
     Args:
-        weights: Percent by arm, the stable one first: the others grow out of its users. An arm of weight 0 stays, since
-            the number of arms decides where each one grows.
-        salt: What users are hashed with: the project's secret, and what they are drawn for.
+        desired: Weights, and the arms among which users are drawn.
+        secret: The project's; with the names of the arms it is the salt that users are hashed with.
     """
-    document = {"salt": salt, "layer": LAYER, "arms": dict(weights), "stable": next(iter(weights))}
-    return json.dumps(document, indent=1) + "\n"
+    names = desired.experiment or tuple(desired.weights)
+    weights = {name: desired.weight(name) for name in dict.fromkeys((*names, *desired.weights))}
+    salt = "/".join((secret, *sorted(names)))
+    return json.dumps({"salt": salt, "layer": LAYER, "arms": weights, "stable": names[0]}, indent=1) + "\n"
 
 
-def load_or_create_salt(layout: PlaneLayout) -> str:
-    """Returns the project's salt for drawing users, made at the first call.
+def load_or_create_secret(layout: PlaneLayout) -> str:
+    """Returns the project's secret for drawing users, made at the first call.
 
     It is kept out of sight of others: who knows it could choose user ids that get a certain arm.
     """
     try:
-        return layout.assignment_salt.read_text().strip()
+        return layout.assignment_secret.read_text().strip()
     except FileNotFoundError:
-        salt = secrets.token_hex(16)
-        write_atomically(layout.assignment_salt, salt + "\n", mode=0o600)
-        return salt
+        secret = secrets.token_hex(16)
+        write_atomically(layout.assignment_secret, secret + "\n", mode=0o600)
+        return secret
 
 
 def write_if_changed(path: Path, text: str) -> bool:

@@ -172,6 +172,12 @@ def _with_weights(desired: Desired, action: SetWeights, arms: Mapping[str, Arm])
         {name: weight for name, weight in action.weights.items() if name in known},
         mirrors={name: percent for name, percent in action.mirrors.items() if name in known and percent},
         assignment=action.assignment,
-        # The same for the whole life of a rollout, and another for the next one.
-        experiment="+".join(sorted(arms)),
+        experiment=_experiment(desired, arms),
     )
+
+
+def _experiment(desired: Desired, arms: Mapping[str, Arm]) -> tuple[str, ...]:
+    """Returns the arms of the rollout, the one that had the users before it first: the same for its whole life."""
+    if set(desired.experiment) == set(arms):
+        return desired.experiment
+    return tuple(sorted(arms, key=lambda name: (-desired.weight(name), name)))

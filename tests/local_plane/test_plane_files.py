@@ -50,10 +50,10 @@ def test_copies_and_who_is_drawn_are_kept_until_they_are_set_anew() -> None:
         weights={"films-v1": 50, "films-v2": 50},
         mirrors={"films-v2": 10},
         assignment="user",
-        experiment="films-v1+films-v2",
+        experiment=("films-v1", "films-v2"),
     )
     grown = desired.with_arm(arm("3"))
-    assert (grown.mirrors, grown.assignment, grown.experiment) == ({"films-v2": 10}, "user", "films-v1+films-v2")
+    assert (grown.mirrors, grown.assignment, grown.experiment) == ({"films-v2": 10}, "user", ("films-v1", "films-v2"))
     assert grown.without_arm("films-v2").mirrors == {}
     assert desired.draws_users
     alone = desired.with_weights({"films-v1": 100, "films-v2": 0})

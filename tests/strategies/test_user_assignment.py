@@ -97,7 +97,7 @@ def test_a_ramp_moves_users_one_way_only_and_another_rollout_draws_them_anew(tri
     another = {**trial.arms, "films-v3": trial.plane.arm("3")}
     action = SetWeights({"films-v1": 50, "films-v2": 50}, assignment="user")
     trial.local.carry_out(action, another)
-    # Until both processes have read it.
+    # Until both processes have read the file.
     anew = trial.plane.eventually(
         lambda: (now := mapping(trial.plane)) != large and now == mapping(trial.plane) and now
     )
@@ -176,8 +176,9 @@ def requests_counted(trial: Any, visitors: Any, total: int) -> dict[str, int]:
 
     def read() -> int:
         nonlocal snapshot
-        snapshot, counts, _ = reader.read(queries, snapshot, time.time())
-        sums.update({count.arm: round(count.total) for count in counts if count.guardrail == ASSIGNMENT})
+        reading = reader.read(queries, snapshot, time.time())
+        snapshot = reading.snapshot
+        sums.update({count.arm: round(count.total) for count in reading.counts if count.guardrail == ASSIGNMENT})
         return sums.total()
 
     read()
