@@ -104,6 +104,38 @@ def test_no_data_never_promotes_nor_takes_a_step(sequence, kind):
 
 @SETTINGS
 @given(sequences)
+def test_without_data_a_step_ends_within_the_time_that_the_policy_holds(sequence):
+    for look in play(sequence, lambda tick: replace(tick, counts=(), policy=None)):
+        state, policy = look.after, look.policy
+        if state.phase is not Phase.PROGRESSING or state.step_since is None or policy.no_data.then == "hold":
+            continue
+        step = policy.steps[state.step]
+        # A stable version that is not healthy holds the rollout, data or no data.
+        if (step.weight or step.mirror) and (state.stable_was_healthy or step.weight == 100):
+            assert "Waiting until" in state.reason or state.last_now - state.step_since <= policy.no_data.hold_for
+
+
+@SETTINGS
+@given(sequences)
+def test_a_step_ends_only_under_the_weights_that_it_asks_for_and_beside_a_healthy_stable(sequence):
+    for look in play(sequence):
+        before, after = look.before, look.after
+        advanced = after.phase is Phase.PROGRESSING and after.step > before.step and before.step_since is not None
+        advanced |= after.phase in (Phase.PROMOTING, Phase.COMPLETING) and before.phase is Phase.PROGRESSING
+        if not advanced or before.forced or before.skip or starts_anew(look):
+            continue
+        candidate, stable = look.seen.arms.get(CANDIDATE), look.seen.arms.get(STABLE)
+        assert candidate is not None
+        assert (candidate.weight_applied or 0) == before.weights.get(CANDIDATE, 0)
+        assert candidate.mirror_applied == before.mirrors.get(CANDIDATE, 0)
+        if look.policy.steps[before.step].weight < 100 and before.stable is not None:
+            assert stable is not None
+            assert stable.ready > 0
+            assert not stable.crash_looping
+
+
+@SETTINGS
+@given(sequences)
 def test_weight_never_rises_after_harm_was_found(sequence):
     limit = None
     for look in play(sequence):

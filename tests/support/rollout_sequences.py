@@ -66,7 +66,7 @@ def policy_of(**changes: Any) -> RolloutPolicy:
 
 LAST = {"weight": 100, "minimum_dwell": "1s", "minimum_samples": MINIMUM}
 MIRRORED = {"weight": 0, "mirror": 50, "minimum_dwell": "1s", "minimum_samples": MINIMUM}
-FREEZE = ("1970-01-01T00:16:55+00:00", "1970-01-01T00:17:05+00:00")
+FREEZE = ("1970-01-01T00:16:45+00:00", "1970-01-01T00:16:57+00:00")
 POLICIES = [
     policy_of(),
     policy_of(inconclusive="proceed", on_new_version="queue"),
