@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "rollout": ("slipway.cli.rollout:rollout", "Bring a model version to all traffic, step by step."),
     "ui": ("slipway.cli.ui:ui", "Serve the page on which rollouts explain themselves."),
     "experiments": ("slipway.cli.experiments:experiments", "Plan, check and judge A/B tests, many at once."),
+    "simulate": ("slipway.cli.simulate:simulate", "Try a rollout policy on synthetic traffic."),
     "features": ("slipway.cli.features:features", "Register, materialize and read features."),
     "generate": ("slipway.cli.generate:generate", "Generate a data set of any size."),
     "doctor": ("slipway.cli.doctor:doctor", "Say what is missing on this machine and how to get it."),

@@ -1,0 +1,1 @@
+"""Synthetic rollouts: the decisions of a policy, and of other tools, on traffic whose truth is known."""
