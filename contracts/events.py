@@ -231,7 +231,10 @@ class PredictionEvent(_CloudEvent):
 
 
 class FeedbackData(BaseModel):
-    """What a user did with an item of an answer; `value` is for ratings, watch shares and the like."""
+    """What a user did with an item of an answer; `value` is for seconds watched, ratings and the like.
+
+    A collector adds up the values of the types that it was told of, cut to between 0 and the type's maximum.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -83,6 +83,40 @@ JOINED_CLICKED = MetricDefinition(
     _ARM,
     "Those of them with at least one click within the waiting time.",
 )
+_VALUE = (*_ARM, "type")
+JOINED_VALUE = MetricDefinition(
+    "slipway_joined_value_total",
+    "counter",
+    _VALUE,
+    "Sum over joined requests of the feedback values of a type that came within the waiting time, cut at its maximum.",
+)
+JOINED_VALUE_SQUARES = MetricDefinition(
+    "slipway_joined_value_squares_total", "counter", _VALUE, "Sum of the squares of the same."
+)
+NEW_USERS = MetricDefinition(
+    "slipway_new_users_total",
+    "counter",
+    _ARM,
+    "Users seen for the first time since the model's newest version began to answer, by the version that answered.",
+)
+JOINED_USERS = MetricDefinition(
+    "slipway_joined_users_total",
+    "counter",
+    _ARM,
+    "New users whose first request has passed its waiting time for feedback; each counts for one version, once.",
+)
+JOINED_CLICKED_USERS = MetricDefinition(
+    "slipway_joined_clicked_users_total", "counter", _ARM, "Those of them with a click on that first answer."
+)
+JOINED_USER_VALUE = MetricDefinition(
+    "slipway_joined_user_value_total",
+    "counter",
+    _VALUE,
+    "Sum over joined users of the feedback values of a type on their first answer, cut at its maximum.",
+)
+JOINED_USER_VALUE_SQUARES = MetricDefinition(
+    "slipway_joined_user_value_squares_total", "counter", _VALUE, "Sum of the squares of the same."
+)
 
 SHADOW_PAIRS = MetricDefinition(
     "slipway_shadow_pairs_total", "counter", _ARM, "Answers of a version to copies that were compared with the user's."
@@ -147,7 +181,18 @@ SHADOW_METRICS = (
     SHADOW_SCORE,
     SHADOW_SCORE_SQUARES,
 )
-COLLECTOR_METRICS = (FEEDBACK, JOINED_REQUESTS, JOINED_CLICKED)
+JOINED_METRICS = (
+    JOINED_REQUESTS,
+    JOINED_CLICKED,
+    JOINED_VALUE,
+    JOINED_VALUE_SQUARES,
+    NEW_USERS,
+    JOINED_USERS,
+    JOINED_CLICKED_USERS,
+    JOINED_USER_VALUE,
+    JOINED_USER_VALUE_SQUARES,
+)
+COLLECTOR_METRICS = (FEEDBACK, *JOINED_METRICS)
 
 GATEWAY_REQUESTS = MetricDefinition(
     "traefik_service_requests_total",

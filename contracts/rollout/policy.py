@@ -152,6 +152,10 @@ class RolloutPolicy(Part):
             raise ValueError(f"the names of the guardrails must differ; they are {names}")
         if ASSIGNMENT in names:
             raise ValueError(f"{ASSIGNMENT!r} is the name of the built-in check of the traffic split; choose another")
+        maxima = {guardrail.value: guardrail.maximum for guardrail in self.guardrails}
+        for guardrail in self.guardrails:
+            if maxima[guardrail.value] != guardrail.maximum:
+                raise ValueError(f"values of {guardrail.value!r} are cut at one maximum; give it the same everywhere")
         for index, step in enumerate(self.steps):
             unknown = sorted(set(step.margins) - set(names))
             if unknown:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ import uvicorn
 from slipway.contracts.errors import SlipwayError
 from slipway.contracts.events import RequestSigner, load_or_create_key
 from slipway.serving.capture.app import Collector, clockwork
+from slipway.serving.capture.users import LocalUsers, RedisUsers, UserMemory
 from slipway.serving.exposition import serve_metrics
 from slipway.serving.listening import UnsignalledServer, bind
 
@@ -36,14 +39,39 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--retention-days", type=float, default=30.0, help="captured events are removed after so long")
     parser.add_argument("--maximum-requests", type=int, default=200_000, help="requests remembered")
     parser.add_argument("--arm", action="append", default=[], help="model:version whose counters exist from the start")
+    parser.add_argument("--redis", help="redis:// address where users are remembered; in this process if not given")
+    parser.add_argument("--project", default="default", help="keeps the users of projects apart in one Redis")
+    parser.add_argument("--maximum-users", type=int, default=2_000_000, help="users of a model that are remembered")
+    parser.add_argument(
+        "--value",
+        action="append",
+        default=[],
+        type=_value,
+        metavar="TYPE=MAXIMUM",
+        help="type of feedback whose values are added up, and the most that one request or user counts with",
+    )
     options = parser.parse_args(arguments)
     if options.wait <= 0 or options.expiry < options.wait or options.maximum_requests < 1:
         parser.error("wait must be above 0, expiry at least wait, and maximum-requests at least 1")
     return options
 
 
+def _value(text: str) -> tuple[str, float]:
+    kind, _, maximum = text.partition("=")
+    if not re.fullmatch(r"[a-z][a-z0-9_.-]{0,63}", kind) or not 0 < float(maximum) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a type and its largest value, such as watch=3600")
+    return kind, float(maximum)
+
+
+def _users(options: argparse.Namespace) -> UserMemory:
+    if options.redis is None:
+        return LocalUsers(maximum=options.maximum_users)
+    return RedisUsers(options.redis, project=options.project, maximum=options.maximum_users)
+
+
 async def _serve(options: argparse.Namespace) -> None:
     signer = RequestSigner(load_or_create_key(options.key_file))
+    users = _users(options)
     collector = Collector(
         signer,
         wait=options.wait,
@@ -51,6 +79,8 @@ async def _serve(options: argparse.Namespace) -> None:
         directory=options.directory,
         retention_days=options.retention_days,
         maximum_requests=options.maximum_requests,
+        users=users,
+        maxima=dict(options.value),
     )
     for arm in options.arm:
         model, _, version = arm.partition(":")
@@ -71,6 +101,7 @@ async def _serve(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
     async with clockwork(collector):
         await server.serve(sockets=[listener])
+    await users.close()
 
 
 def main() -> int:

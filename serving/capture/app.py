@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from pydantic import ValidationError
 from slipway.contracts import metrics as names
 from slipway.contracts.events import FeedbackData, PredictionEvent, RequestSigner
 from slipway.serving.asgi import Receive, Refusal, Scope, Send, read_body, send_error, send_json
-from slipway.serving.capture.joiner import OUTCOMES, UNVERIFIED_MODEL, Joined, Joiner
+from slipway.serving.capture.counts import JoinedCounts, Outcome
+from slipway.serving.capture.joiner import CLICK, OUTCOMES, UNVERIFIED_MODEL, Joined, Joiner
 from slipway.serving.capture.parts import PartWriter
 from slipway.serving.capture.shadow import ShadowComparison, ShadowMetrics
+from slipway.serving.capture.users import LocalUsers, Sighting, UserMemory
 from slipway.serving.exposition import counter
 
 logger = logging.getLogger("slipway.capture")
@@ -35,11 +37,10 @@ _FEEDBACK_FIELDS = frozenset({"request_id", "item", "type", "value"})
 class CollectorMetrics:
     """The collector's counters; a version's series are made when it is first heard of, and start at 0."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, types: Iterable[str] = ()) -> None:
         self.registry = registry or CollectorRegistry()
         self._feedback = counter(names.FEEDBACK, self.registry)
-        self._joined = counter(names.JOINED_REQUESTS, self.registry)
-        self._clicked = counter(names.JOINED_CLICKED, self.registry)
+        self.joined = JoinedCounts(self.registry, types)
         self._known: set[tuple[str, str]] = set()
         ProcessCollector(registry=self.registry)
         self._know_model(UNVERIFIED_MODEL)
@@ -49,8 +50,7 @@ class CollectorMetrics:
         if (model, version) in self._known:
             return
         self._known.add((model, version))
-        self._joined.labels(model=model, version=version)
-        self._clicked.labels(model=model, version=version)
+        self.joined.know(model, version)
         self._know_model(model)
 
     def _know_model(self, model: str) -> None:
@@ -60,12 +60,6 @@ class CollectorMetrics:
     def feedback(self, model: str, outcome: str) -> None:
         """Counts one piece of feedback."""
         self._feedback.labels(model=model, outcome=outcome).inc()
-
-    def joined(self, model: str, version: str, clicked: bool) -> None:
-        """Counts a request whose waiting time is over: both counters in one step."""
-        self._joined.labels(model=model, version=version).inc()
-        if clicked:
-            self._clicked.labels(model=model, version=version).inc()
 
 
 class Collector:
@@ -78,6 +72,8 @@ class Collector:
         clock: Seconds since 1970.
         retention_days: How long captured events are kept.
         maximum_requests: Requests remembered.
+        users: Who was seen before; remembered in this process if not given.
+        maxima: Types of feedback whose values are added up, with the largest value that a request or user counts with.
     """
 
     def __init__(
@@ -91,8 +87,12 @@ class Collector:
         clock: Callable[[], float] = time.time,
         retention_days: float = 30.0,
         maximum_requests: int = 200_000,
+        users: UserMemory | None = None,
+        maxima: Mapping[str, float] | None = None,
     ) -> None:
-        self.metrics = metrics or CollectorMetrics()
+        self._maxima = dict(maxima or {})
+        self.metrics = metrics or CollectorMetrics(types=self._maxima)
+        self._users: UserMemory = users or LocalUsers()
         self._clock = clock
         self._joined_parts = PartWriter(directory, "joined", retention_days=retention_days)
         self._late_parts = PartWriter(directory, "late", retention_days=retention_days)
@@ -148,7 +148,9 @@ class Collector:
     def advance(self, now: float) -> None:
         """Counts and keeps the requests whose waiting time is over at `now`."""
         for joined in self.joiner.tick(now):
-            self.metrics.joined(joined.model, joined.version, joined.clicked)
+            user = _outcome(joined, self._maxima, of_first_user=True) if joined.first else None
+            request = _outcome(joined, self._maxima, of_first_user=False)
+            self.metrics.joined.joined(joined.model, joined.version, request, user)
             self._joined_parts.add(_line(joined), now)
         self.shadow.tick(now)
 
@@ -156,7 +158,7 @@ class Collector:
         content = _decode(await read_body(scope, receive, limit=EVENTS_LIMIT))
         if not isinstance(content, list):
             raise Refusal(400, "send a JSON array of CloudEvents")
-        accepted = 0
+        accepted, sightings = 0, []
         for raw in content:
             try:
                 event = PredictionEvent.model_validate(raw)
@@ -168,10 +170,20 @@ class Collector:
             elif self.joiner.prediction(event, now):
                 self.shadow.take(event, now)
                 self.metrics.know(event.data.model, event.data.version)
+                sightings.append(event)
                 accepted += 1
+        await self._meet(sightings)
         if rejected := len(content) - accepted:
             logger.warning("%d of %d prediction events were malformed, forged or expired", rejected, len(content))
         return 202, {"accepted": accepted, "rejected": rejected}
+
+    async def _meet(self, events: Sequence[PredictionEvent]) -> None:
+        """Counts users that were not seen before. A request for several users belongs to the first of them."""
+        asked = [event for event in events if event.data.entities]
+        sightings = [Sighting(event.data.model, event.data.version, event.data.entities[0].user) for event in asked]
+        for event, first in zip(asked, await self._users.first(sightings, self._clock()), strict=True):
+            if first and self.joiner.is_first(event.data.request_id):
+                self.metrics.joined.new_user(event.data.model, event.data.version)
 
     async def _feedback(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
         content = _decode(await read_body(scope, receive, limit=FEEDBACK_LIMIT))
@@ -214,6 +226,18 @@ class Collector:
     async def _health(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
         del scope, receive
         return 200, {"ready": True, "remembered": len(self.joiner), "forgotten": self.joiner.forgotten}
+
+
+def _outcome(joined: Joined, maxima: Mapping[str, float], *, of_first_user: bool) -> Outcome:
+    """Returns what came of a request; or of its first user alone, where it was for several."""
+    entities = joined.prediction.data.entities
+    own = frozenset(entities[0].items) if of_first_user and len(entities) > 1 else None
+    counted = [event["data"] for event in joined.feedback if own is None or event["data"]["item"] in own]
+    values = {
+        kind: min(maximum, sum(max(0.0, data["value"] or 0.0) for data in counted if data["type"] == kind))
+        for kind, maximum in maxima.items()
+    }
+    return Outcome(any(data["type"] == CLICK for data in counted), values)
 
 
 def _line(joined: Joined) -> bytes:

@@ -32,13 +32,14 @@ _FEEDBACK_OF_A_REQUEST = 256
 
 @dataclass(slots=True)
 class Joined:
-    """A request whose waiting time is over, with what came in for it."""
+    """A request whose waiting time is over, with what came in for it; `first` if it was the first of its user."""
 
     model: str
     version: str
     prediction: PredictionEvent
     feedback: list[dict[str, Any]]
     clicked: bool
+    first: bool = False
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class _Request:
     feedback: list[dict[str, Any]] = field(default_factory=list)
     keys: set[tuple[str, str]] | None = None
     clicked: bool = False
+    first: bool = False
 
 
 class Joiner:
@@ -120,6 +122,14 @@ class Joiner:
             self.forgotten += 1
         return True
 
+    def is_first(self, request_id: str) -> bool:
+        """Notes that a request was the first of its user; returns whether it still waits for its feedback."""
+        request = self._requests.get(request_id)
+        if request is None or request.prediction is None:
+            return False
+        request.first = True
+        return True
+
     def feedback(self, data: FeedbackData, now: float) -> str:
         """Takes feedback; returns its outcome, or HELD while its prediction's event is still on the way."""
         outcome, token = self._signer.verify(data.request_id, now=now, expiry=self._expiry)
@@ -145,7 +155,9 @@ class Joiner:
             request = self._requests.get(request_id)
             if request is None or request.prediction is None:  # forgotten for want of room
                 continue
-            yield Joined(request.model, request.version, request.prediction, request.feedback, request.clicked)
+            yield Joined(
+                request.model, request.version, request.prediction, request.feedback, request.clicked, request.first
+            )
             request.prediction = None
             request.feedback = []
         while self._held and (first := next(iter(self._held.values())))[0][1] + self._hold < now:

@@ -27,11 +27,10 @@ from slipway.serving.rollout.core.types import (
     RecordVerdicts,
     State,
     Target,
-    WindowCount,
 )
 from slipway.serving.rollout.history_lines import add_readings, standing
 from slipway.serving.rollout.local import LocalPlane
-from slipway.serving.rollout.readings import CounterReader, CountQuery, queries_for
+from slipway.serving.rollout.readings import CounterReader, Windows, queries_for, windows_of
 from slipway.serving.rollout.store import Record, RolloutFolder, RolloutStore
 
 log = logging.getLogger(__name__)
@@ -93,11 +92,13 @@ class Controller:
     ) -> Observations:
         observed = self._plane.observed()
         targets = _targets(spec)
-        counts, problem = self._counts(spec, targets, record, observed, now)
+        windows, problem = self._windows(spec, targets, record, observed, now)
         return Observations(
             at=now,
             arms=self._plane.arms(observed, {target.arm: target.digest for target in targets}),
-            counts=counts,
+            counts=windows.counts,
+            moments=windows.moments,
+            histograms=windows.histograms,
             metrics_error=problem,
             desired=_target(newer[-1].spec.candidates[0]) if newer else None,
             commands=folder.commands(),
@@ -105,27 +106,23 @@ class Controller:
             champion=self._plane.champion(spec.model) if record.state.phase is Phase.PROMOTING else None,
         )
 
-    def _counts(
+    def _windows(
         self, spec: RolloutSpec, targets: Sequence[ArmTarget], record: Record, observed: Observed, now: float
-    ) -> tuple[tuple[WindowCount, ...], str | None]:
-        queries = queries_for(spec.policy.guardrails, targets, spec.model)
+    ) -> tuple[Windows, str | None]:
+        queries = queries_for(spec.policy.guardrails, targets, spec.model, spec.policy.assignment)
         try:
             reader = self._reader_of(observed)
-            snapshot, counts, newest = reader.read(queries, record.snapshot, now)
+            reading = reader.read(queries, record.snapshot, now)
         except ServiceError as error:
-            return (), str(error)
-        if newest is None:
+            return Windows(), str(error)
+        if reading.newest is None:
             # Without traffic so far there is no series yet; that is the absence of data, not an error.
-            return (), None
+            return Windows(), None
         start = record.window_end
-        if start is not None and newest <= start:
-            return (), None
-        record.snapshot, record.window_end = snapshot, newest
-        if start is None:
-            return (), None
-        return tuple(
-            WindowCount(count.guardrail, count.arm, start, newest, count.events, count.total) for count in counts
-        ), None
+        if start is not None and reading.newest <= start:
+            return Windows(), None
+        record.snapshot, record.window_end = reading.snapshot, reading.newest
+        return Windows() if start is None else windows_of(reading, start, reading.newest), None
 
     def _reader_of(self, observed: Observed) -> CounterReader:
         url = observed.endpoints.get("prometheus")
@@ -190,7 +187,7 @@ def _target(target: ArmTarget) -> Target:
 def _resolved(spec: RolloutSpec) -> dict[str, dict[str, str]]:
     """Returns the query behind each guardrail and arm, as `explain` shows it."""
     resolved: dict[str, dict[str, str]] = {}
-    queries: Sequence[CountQuery] = queries_for(spec.policy.guardrails, _targets(spec), spec.model)
+    queries = queries_for(spec.policy.guardrails, _targets(spec), spec.model, spec.policy.assignment)
     for query in queries:
-        resolved.setdefault(query.guardrail, {})[query.arm] = f"{query.events.query} out of {query.total.query}"
+        resolved.setdefault(query.guardrail, {})[query.arm] = query.query
     return resolved

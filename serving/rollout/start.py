@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slipway.contracts.bundle import bundle_digest, read_bundle
 from slipway.contracts.errors import RolloutError, ServiceError, UsageError
@@ -16,7 +17,7 @@ from slipway.serving.local.desired import Arm, arm_name, read_desired
 from slipway.serving.local.layout import PlaneLayout
 from slipway.serving.local.observed import Observed, read_observed
 from slipway.serving.rollout.core.planner import Plan, plan
-from slipway.serving.rollout.readings import Count, CounterReader, Snapshot, queries_for
+from slipway.serving.rollout.readings import CounterReader, Reading, Snapshot, queries_for
 from slipway.serving.rollout.store import RolloutFolder, RolloutStore, new_rollout_id
 
 TRAFFIC_SECONDS = 10.0
@@ -35,10 +36,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What stable gets now: requests a second, and its rate of events per guardrail (None where there is no data)."""
+    """What stable gets now: requests a second, and its rate of events per guardrail (None where there is no data).
+
+    `means` are mean and standard deviation of values, scaled to [0, 1], per guardrail of kind mean.
+    """
 
     requests_per_second: float
     rates: dict[str, float | None]
+    means: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def prepare(project: Project, versions: Sequence[str], *, retry: bool = False) -> Prepared:
@@ -105,13 +110,13 @@ def measure_traffic(prepared: Prepared) -> Traffic | None:
     try:
         queries = queries_for(spec.policy.guardrails, (spec.stable,), spec.model)
         now = time.time()
-        before, _, earliest = reader.read(queries, Snapshot(), now - TRAFFIC_SECONDS)
-        _, counts, newest = reader.read(queries, before, now)
+        earlier = reader.read(queries, Snapshot(), now - TRAFFIC_SECONDS)
+        latest = reader.read(queries, earlier.snapshot, now)
     finally:
         reader.close()
-    if newest is None or earliest is None or newest <= earliest:
+    if latest.newest is None or earlier.newest is None or latest.newest <= earlier.newest:
         return None
-    return _traffic(counts, newest - earliest)
+    return _traffic(latest, latest.newest - earlier.newest)
 
 
 def plan_rollout(prepared: Prepared) -> Plan:
@@ -129,7 +134,7 @@ def plan_rollout(prepared: Prepared) -> Plan:
             remedy="Send requests to the gateway, or start it all the same with --force: it then waits for them.",
         )
     known = {name: rate for name, rate in traffic.rates.items() if rate is not None}
-    return plan(prepared.spec.policy, known, traffic.requests_per_second)
+    return plan(prepared.spec.policy, known, traffic.requests_per_second, means=traffic.means)
 
 
 def find_version(registry: Registry, model: str, text: str | None) -> ModelVersion:
@@ -206,7 +211,12 @@ def _target(version: ModelVersion) -> ArmTarget:
     return ArmTarget(arm=name, version=version.version, digest=digest, bundle=str(version.bundle_dir))
 
 
-def _traffic(counts: tuple[Count, ...], seconds: float) -> Traffic:
-    requests = max((count.total for count in counts), default=0.0)
-    rates = {count.guardrail: count.events / count.total if count.total > 0 else None for count in counts}
-    return Traffic(requests / seconds, rates)
+def _traffic(reading: Reading, seconds: float) -> Traffic:
+    requests = max((count.total for count in reading.counts), default=0.0)
+    rates = {count.guardrail: count.events / count.total if count.total > 0 else None for count in reading.counts}
+    means = {}
+    for sums in reading.moments:
+        if sums.n > 0:
+            mean = sums.total / sums.n
+            means[sums.guardrail] = mean, math.sqrt(max(0.0, sums.squares / sums.n - mean * mean))
+    return Traffic(requests / seconds, rates, means)

@@ -8,7 +8,7 @@ import pytest
 
 from slipway.contracts.errors import ServiceError
 from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, Guardrail
-from slipway.serving.rollout.readings import CounterReader, Snapshot, queries_for
+from slipway.serving.rollout.readings import CounterReader, Reading, Snapshot, queries_for, windows_of
 
 if TYPE_CHECKING:
     from conftest import Prometheus
@@ -25,6 +25,10 @@ GUARDRAILS = tuple(
     )
 )
 QUERIES = queries_for(GUARDRAILS, ARMS, "films")
+
+
+def counted(reading: Reading) -> dict[tuple[str, str], tuple[float, float]]:
+    return {(count.guardrail, count.arm): (count.events, count.total) for count in reading.counts}
 
 
 def page(
@@ -51,17 +55,17 @@ def page(
 def test_counts_are_exact_through_new_series_resets_and_vanished_series(prometheus: Prometheus) -> None:
     reader = CounterReader(prometheus.url, lookback=5.0)
     at = prometheus.show(page({"films-v1": {"200": 1000}}, {"films-v1": 990}, {"1": (50, 900)}))
-    baseline, counts, newest = reader.read(QUERIES, Snapshot(), at)
-    assert counts == ()
-    assert newest is not None
+    baseline = reader.read(QUERIES, Snapshot(), at)
+    assert baseline.counts == ()
+    assert baseline.newest is not None
 
     # A series that was not there before starts at 0: its first value counts, though increase() would miss it.
     at = prometheus.show(
         page({"films-v1": {"200": 1100, "500": 7}, "films-v2": {"200": 20, "503": 3}},
              {"films-v1": 1090, "films-v2": 18}, {"1": (60, 1000), "2": (4, 19)})
     )  # fmt: skip
-    second, counts, _ = reader.read(QUERIES, baseline, at)
-    found = {(count.guardrail, count.arm): (count.events, count.total) for count in counts}
+    second = reader.read(QUERIES, baseline.snapshot, at)
+    found = counted(second)
     assert found["errors", "films-v1"] == (7, 107)
     assert found["errors", "films-v2"] == (3, 23)
     assert found["slow", "films-v1"] == (7, 107)
@@ -71,9 +75,8 @@ def test_counts_are_exact_through_new_series_resets_and_vanished_series(promethe
 
     # A smaller value is a restarted process; a series that is gone counts nothing.
     at = prometheus.show(page({"films-v1": {"200": 30}}, {"films-v1": 30}, {"1": (61, 1010)}))
-    kept = Snapshot.from_dict(second.to_dict())
-    _, counts, _ = reader.read(QUERIES, kept, at)
-    found = {(count.guardrail, count.arm): (count.events, count.total) for count in counts}
+    kept = Snapshot.from_dict(second.snapshot.to_dict())
+    found = counted(reader.read(QUERIES, kept, at))
     assert found["errors", "films-v1"] == (0, 30)
     assert found["clicks", "films-v1"] == (1, 10)
     assert found["errors", "films-v2"] == (0, 0)
@@ -82,22 +85,89 @@ def test_counts_are_exact_through_new_series_resets_and_vanished_series(promethe
 
 def test_a_series_that_comes_back_is_counted_from_where_it_was(prometheus: Prometheus) -> None:
     reader = CounterReader(prometheus.url, lookback=0.5)
-    first, _, _ = reader.read(QUERIES, Snapshot(), prometheus.show(page({"films-v2": {"200": 100}})))
+    first = reader.read(QUERIES, Snapshot(), prometheus.show(page({"films-v2": {"200": 100}}))).snapshot
     prometheus.show("")
     for _ in range(4):
         at = prometheus.show("")
-    gone, counts, _ = reader.read(QUERIES, first, at)
-    assert all(count.total == 0 for count in counts)
-    _, counts, _ = reader.read(QUERIES, gone, prometheus.show(page({"films-v2": {"200": 130}})))
-    assert {count.total for count in counts if count.guardrail == "errors" and count.arm == "films-v2"} == {30}
+    gone = reader.read(QUERIES, first, at)
+    assert all(count.total == 0 for count in gone.counts)
+    back = reader.read(QUERIES, gone.snapshot, prometheus.show(page({"films-v2": {"200": 130}})))
+    assert counted(back)["errors", "films-v2"] == (0, 30)
     reader.close()
 
 
 def test_no_traffic_is_no_data_and_a_stopped_prometheus_is_an_error(prometheus: Prometheus) -> None:
     reader = CounterReader(prometheus.url)
-    _, counts, newest = reader.read(QUERIES, Snapshot(), prometheus.show(""))
-    assert (counts, newest) == ((), None)
+    nothing = reader.read(QUERIES, Snapshot(), prometheus.show(""))
+    assert (nothing.counts, nothing.newest) == ((), None)
     prometheus.stop()
     with pytest.raises(ServiceError, match="slipway status"):
         reader.read(QUERIES, Snapshot(), 0.0)
+    reader.close()
+
+
+def users_page(version: str, joined: tuple[int, int], clicked: tuple[int, int], values: tuple[float, float]) -> str:
+    """Returns what a collector shows: (requests, users) joined and clicked, and (sum, squares) of seconds of users."""
+    labels = f'model="films",version="{version}"'
+    return "\n".join(
+        (
+            f"slipway_joined_requests_total{{{labels}}} {joined[0]}",
+            f"slipway_joined_users_total{{{labels}}} {joined[1]}",
+            f"slipway_new_users_total{{{labels}}} {joined[1] + 2}",
+            f"slipway_joined_clicked_requests_total{{{labels}}} {clicked[0]}",
+            f"slipway_joined_clicked_users_total{{{labels}}} {clicked[1]}",
+            f'slipway_joined_user_value_total{{{labels},type="watch"}} {values[0]}',
+            f'slipway_joined_user_value_squares_total{{{labels},type="watch"}} {values[1]}',
+        )
+    )
+
+
+def scores_page(version: str, instances: list[list[int]]) -> str:
+    """Returns the cumulative buckets of a version's processes, given what lies in each bucket."""
+    lines = []
+    for number, counts in enumerate(instances):
+        for index, bound in enumerate(("0", "0.5", "+Inf")):
+            labels = f'model="films",version="{version}",replica="{number}",le="{bound}"'
+            lines.append(f"slipway_scores_bucket{{{labels}}} {sum(counts[: index + 1])}")
+    return "\n".join(lines)
+
+
+def test_users_values_histograms_and_objectives_are_read_as_the_core_takes_them_in(prometheus: Prometheus) -> None:
+    guardrails = [
+        Guardrail.model_validate(document)
+        for document in (
+            {"name": "clicks", "kind": "clicks", "unit": "user", "margin": {"odds_ratio": 0.9}},
+            {"name": "watch", "kind": "mean", "value": "watch", "maximum": 100, "unit": "user", "direction": "higher",
+             "margin": {"absolute": 5}},
+            {"name": "scores", "kind": "scores", "margin": {"absolute": 0.2}},
+            {"name": "slow", "kind": "latency", "objectives": [0.1, 0.25], "margin": {"odds_ratio": 1.5}},
+        )
+    ]  # fmt: skip
+    queries = queries_for(guardrails, ARMS[1:], "films", "user")
+    reader = CounterReader(prometheus.url, lookback=5.0)
+    one = "\n".join((users_page("2", (50, 20), (9, 4), (400.0, 9000.0)), scores_page("2", [[1, 2, 3], [0, 1, 0]])))
+    first = reader.read(queries, Snapshot(), prometheus.show(one))
+    two = "\n".join((users_page("2", (90, 30), (20, 6), (900.0, 29_000.0)), scores_page("2", [[2, 2, 5], [0, 4, 1]])))
+    reading = reader.read(queries, first.snapshot, prometheus.show(two))
+    windows = windows_of(reading, 10.0, 12.0)
+    counts = {count.guardrail: (count.events, count.n) for count in windows.counts}
+    assert counts["clicks"] == (2, 10)
+    assert counts[ASSIGNMENT] == (10, 10)
+    assert {"slow@0.1", "slow@0.25"} <= set(counts)
+    (watch,) = windows.moments
+    assert (watch.n, watch.total, watch.squares) == (10, pytest.approx(5.0), pytest.approx(2.0))
+    (scores,) = windows.histograms
+    assert (scores.counts, scores.start, scores.end) == ((1, 3, 3), 10.0, 12.0)
+    assert "slipway_joined_user_value_total" in queries[2].query
+    reader.close()
+
+
+def test_a_restarted_process_counts_from_zero_in_all_of_its_series(prometheus: Prometheus) -> None:
+    guardrail = Guardrail.model_validate({"name": "scores", "kind": "scores", "margin": {"absolute": 0.2}})
+    queries = queries_for((guardrail,), ARMS[1:], "films")
+    reader = CounterReader(prometheus.url, lookback=5.0)
+    first = reader.read(queries, Snapshot(), prometheus.show(scores_page("2", [[2, 100, 100]])))
+    # The lowest bucket has grown past what it was; the others show that the process started anew.
+    reading = reader.read(queries, first.snapshot, prometheus.show(scores_page("2", [[5, 1, 1]])))
+    assert reading.histograms[0].counts == (5, 1, 1)
     reader.close()

@@ -70,8 +70,8 @@ def take(
     weight = candidate.n * stable.n / n
     difference = candidate.total / candidate.n - stable.total / stable.n
     worse = (-difference if higher_is_better else difference) * weight * BETS
-    penalty = _psi(BETS * stable.n / n) * _spread(candidate, old.candidate_total, old.candidate_n)
-    penalty = penalty + _psi(BETS * candidate.n / n) * _spread(stable, old.stable_total, old.stable_n)
+    penalty = psi(BETS * stable.n / n) * _spread(candidate, old.candidate_total, old.candidate_n)
+    penalty = penalty + psi(BETS * candidate.n / n) * _spread(stable, old.stable_total, old.stable_n)
     ratios = np.concatenate([worse - harm * weight * BETS - penalty for harm in harms])
     return replace(
         counted,
@@ -120,7 +120,8 @@ def _edge(inside: Callable[[float], bool], outside: float) -> float | None:
     return outside
 
 
-def _psi(bet: Floats) -> Floats:
+def psi(bet: Floats) -> Floats:
+    """Returns what a bet costs for each unit of squared distance."""
     return np.asarray(-np.log1p(-bet) - bet)
 
 

@@ -1,29 +1,27 @@
-"""What a policy needs, before it starts: requests and time per step, and a refusal where the traffic cannot feed it.
-
-The evidence that typical data would give is computed by the same functions that judge real data: on counts equal to
-their expectation, log-sums grow in proportion to the requests, and what is left is to find where they cross.
-"""
+"""What a policy needs, before it starts: requests and time per step, and a refusal where the traffic cannot feed it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from slipway.contracts.durations import describe_seconds
 from slipway.contracts.errors import RolloutError
-from slipway.contracts.rollout import Guardrail, Margin, RolloutPolicy, Step
-from slipway.serving.rollout.core.alpha import Levels
-from slipway.serving.rollout.core.evidence import log_evidence_below
-from slipway.serving.rollout.core.hypergeometric import Floats, log_likelihoods
-from slipway.serving.rollout.core.odds_grid import log_margins, odds_grid
-from slipway.serving.rollout.core.proportions import difference_interval
+from slipway.contracts.rollout import Guardrail, Margin, RolloutPolicy
+from slipway.serving.rollout.core.hypergeometric import Floats
+from slipway.serving.rollout.core.sample_size import (
+    UNLUCKY,
+    Split,
+    Truth,
+    detectable,
+    growth,
+    needed,
+    no_evidence,
+    requests_to_prove,
+)
 
-_LIMIT = 1e12
-_UNLUCKY = 1.2815515655446004
-"""The 90 % quantile of the normal law: nine plans in ten take no longer than the `unlucky` figure."""
+__all__ = ["Detectable", "Plan", "StepPlan", "plan", "requests_to_prove"]
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,13 @@ class StepPlan:
     Args:
         weight: Percent for the candidate.
         requirement: The strictest that a guardrail has here.
-        requests: Requests of both arms until every guardrail is fulfilled, typically; infinite if never.
+        requests: Requests that come in until every guardrail that counts them is fulfilled, typically; infinite if
+            never. Copies for a mirrored step come on top.
         unlucky_requests: The same, for the unluckiest tenth of rollouts.
-        seconds: Time at the step: the requests, but at least the shortest dwell.
+        seconds: Time at the step: until every guardrail is fulfilled, but at least the shortest dwell.
         slowest: The guardrail that takes longest, or "" where the dwell does.
+        mirror: Percent of requests that the candidate gets copies of.
+        users: Users until every guardrail that counts users is fulfilled, typically.
     """
 
     weight: int
@@ -46,15 +47,51 @@ class StepPlan:
     seconds: float
     unlucky_seconds: float
     slowest: str
+    mirror: int = 0
+    users: float = 0.0
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """The smallest improvement that a step finds by its deadline, with a power of 80 %.
+
+    Args:
+        guardrail: Which one must get better.
+        step: Index of the step.
+        units: Requests or users that come by then, as `unit` says.
+        effect: Odds ratio of events, or difference of means in the unit of the values.
+        lift: The odds ratio as a relative change of stable's rate; None for a mean.
+    """
+
+    guardrail: str
+    step: int
+    units: float
+    unit: str
+    effect: float
+    lift: float | None
+
+    def line(self) -> str:
+        """Returns it as a line to print."""
+        effect = f"a difference of {self.effect:.3g}" if self.lift is None else f"a lift of {100 * self.lift:+.3g} %"
+        return (
+            f"{self.guardrail} must get better at step {self.step + 1}: with {_count(self.units)} {self.unit}s by its "
+            f"deadline, {effect} is found in 8 of 10 rollouts, a smaller one more rarely"
+        )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a rollout with what they take at a rate of requests."""
+    """The steps of a rollout with what they take at a rate of requests.
+
+    `unplanned` names guardrails of which stable's rate (or spread, or histogram) is not known; `untimed` those that
+    count users, where it is not known how many users come.
+    """
 
     steps: tuple[StepPlan, ...]
     requests_per_second: float
     unplanned: tuple[str, ...] = ()
+    untimed: tuple[str, ...] = ()
+    detectable: tuple[Detectable, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -65,17 +102,74 @@ class Plan:
         """Returns the plan as lines to print."""
         lines = [f"{'weight':>7} {'requires':>9} {'requests':>10} {'time':>8} {'unlucky':>8}  slowest"]
         for step in self.steps:
+            share = f"{step.weight:>6}%" if not step.mirror else f"{f'+{step.mirror}':>6}%"
+            users = f" and {_count(step.users)} users" if step.users else ""
             lines.append(
-                f"{step.weight:>6}% {step.requirement:>9} {_count(step.requests):>10} "
-                f"{_time(step.seconds):>8} {_time(step.unlucky_seconds):>8}  {step.slowest or 'dwell time'}"
+                f"{share} {step.requirement:>9} {_count(step.requests):>10} {_time(step.seconds):>8} "
+                f"{_time(step.unlucky_seconds):>8}  {step.slowest or 'dwell time'}{users}"
             )
         lines.append(
             f"at {self.requests_per_second:.3g} requests/s: {_time(self.seconds)} in all "
             "if it is just as good; a better version is proven sooner"
         )
+        lines.extend(found.line() for found in self.detectable)
+        if self.untimed:
+            lines.append(f"counts users, and how many come is not known: {', '.join(self.untimed)}")
         if self.unplanned:
             lines.append(f"not planned, since stable's rate is not known: {', '.join(self.unplanned)}")
         return lines
+
+
+@dataclass(frozen=True)
+class _World:
+    """What a plan assumes of the time to come."""
+
+    policy: RolloutPolicy
+    rates: Mapping[str, float]
+    requests_per_second: float
+    users_per_second: float | None
+    expected: Mapping[str, float]
+    means: Mapping[str, tuple[float, float]]
+    candidates: int
+
+    def is_known(self, guardrail: Guardrail) -> bool:
+        """Returns whether enough is known of stable to plan a guardrail."""
+        if guardrail.kind == "scores":
+            return False
+        if guardrail.kind == "mean":
+            return guardrail.name in self.means
+        return not guardrail.higher_is_better or guardrail.name in self.rates
+
+    def per_second(self, guardrail: Guardrail) -> float | None:
+        """Returns how much of what a guardrail counts comes in a second."""
+        return self.users_per_second if guardrail.unit == "user" else self.requests_per_second
+
+    def truth(self, part: Guardrail, guardrail: Guardrail) -> Truth:
+        """Returns what is assumed of a part of a guardrail."""
+        effect = self.expected.get(part.name, self.expected.get(guardrail.name))
+        if guardrail.kind == "mean":
+            scale = guardrail.maximum or 1.0
+            return Truth(deviation=self.means[guardrail.name][1], difference=(effect or 0.0) / scale)
+        rate = self.rates.get(part.name, self.rates.get(guardrail.name, 0.0))
+        return Truth(rate, 1.0 if effect is None else effect)
+
+
+@dataclass(frozen=True)
+class _Need:
+    """What one guardrail takes at one step: units typically and for the unlucky, and seconds (0 where not known)."""
+
+    guardrail: Guardrail
+    units: float
+    unlucky: float
+    per_second: float | None
+
+    @property
+    def seconds(self) -> float:
+        return _seconds(self.units, self.per_second)
+
+    @property
+    def unlucky_seconds(self) -> float:
+        return _seconds(self.unlucky, self.per_second)
 
 
 def plan(
@@ -83,216 +177,197 @@ def plan(
     base_rates: Mapping[str, float],
     requests_per_second: float,
     expected: Mapping[str, float] | None = None,
+    *,
+    means: Mapping[str, tuple[float, float]] | None = None,
+    users_per_second: float | None = None,
+    candidates: int = 1,
 ) -> Plan:
     """Returns what each step takes, and refuses a policy that can never be fed.
 
     Args:
         policy: The policy.
         base_rates: By guardrail, stable's rate of events: 0.15 for clicks on 15 % of requests. Where lower is better,
-            a rate that is not given is 0; other guardrails without one are left out and named in the plan.
-        requests_per_second: Of both arms together.
-        expected: By guardrail, the odds ratio of events that the candidate is thought to have; 1 if not given.
+            a rate that is not given is 0; other guardrails without one are left out and named in the plan. Of several
+            latency objectives, each has its own, by `<guardrail>@<seconds>`.
+        requests_per_second: Of all arms together.
+        expected: By guardrail, the odds ratio of events that the candidate is thought to have, 1 if not given; for a
+            mean, the difference, 0 if not given. Where `better` is required and nothing is expected, the step lasts
+            until its deadline, and the plan says what it would find.
+        means: By guardrail of kind mean, mean and standard deviation of stable's values, on the scale of 0 to 1.
+        users_per_second: New users of all arms together, for guardrails that count users.
+        candidates: Versions that are compared with stable at once.
 
     Raises:
         RolloutError: A step would typically not end before its deadline, or the rollout before its own. The error
             says which guardrail, and what would feed it.
     """
-    planned = _plan(policy, base_rates, requests_per_second, expected or {})
+    world = _World(policy, base_rates, requests_per_second, users_per_second, expected or {}, means or {}, candidates)
+    planned = _plan(world)
     total = 0.0
     for index, step in enumerate(planned.steps):
         total += step.seconds
         own = policy.steps[index].deadline
         limit, spent = (own, step.seconds) if own is not None else (policy.deadline, total)
         if spent > limit or total > policy.deadline:
-            raise _refusal(policy, planned, index, min(limit, policy.deadline), base_rates, expected or {})
+            raise _refusal(world, planned, index, min(limit, policy.deadline))
     return planned
 
 
-def requests_to_prove(
-    guardrail: Guardrail,
-    policy: RolloutPolicy,
-    weight: int,
-    base_rate: float,
-    odds_ratio: float = 1.0,
-    *,
-    head_start: Floats | None = None,
-    unlucky: bool = False,
-) -> float:
-    """Returns the requests of both arms until a guardrail is proven at one weight; infinite if never.
-
-    Args:
-        guardrail: The guardrail.
-        policy: For the level.
-        weight: Percent for the candidate, between 1 and 99.
-        base_rate: Stable's rate of events.
-        odds_ratio: The candidate's true odds ratio of events.
-        head_start: Log-sums that earlier steps have brought, shape [grid].
-        unlucky: For the unluckiest tenth instead of the typical case.
-    """
-    level = Levels.of(policy).proof(guardrail)
-    z = _UNLUCKY if unlucky else 0.0
-    ways = []
-    if guardrail.margin.odds_ratio is not None:
-        grid = odds_grid(policy, guardrail).points
-        margin = log_margins(guardrail)[0] or 0.0
-        growth, variance = _growth(policy, guardrail, weight, base_rate, odds_ratio)
-        start = np.zeros(len(grid)) if head_start is None else head_start
-
-        def ratio_is_proven(requests: float) -> bool:
-            sums = start + requests * growth + z * math.sqrt(requests * variance) * grid
-            return log_evidence_below(sums, grid, margin) >= math.log(1 / level)
-
-        ways.append(_first(ratio_is_proven))
-    absolute = guardrail.margin.absolute
-    if absolute is not None:
-        stable, candidate = _bad_rates(guardrail, base_rate, odds_ratio)
-
-        def difference_is_proven(requests: float) -> bool:
-            n_c, n_s = round(requests * weight / 100), round(requests * (100 - weight) / 100)
-            spread = math.sqrt(n_c * candidate * (1 - candidate)) if n_c else 0.0
-            bad_c = min(n_c, round(n_c * candidate + z * spread))
-            return difference_interval(bad_c, n_c, round(n_s * stable), n_s, level)[1] <= absolute
-
-        ways.append(_first(difference_is_proven))
-    return min(ways)
-
-
-def _plan(policy: RolloutPolicy, base_rates: Mapping[str, float], rate: float, expected: Mapping[str, float]) -> Plan:
+def _plan(world: _World) -> Plan:
+    policy = world.policy
     deciding = [guardrail for guardrail in policy.guardrails if not guardrail.dry_run]
-    known = [g for g in deciding if g.name in base_rates or not g.higher_is_better]
-    evidence = {g.name: np.zeros(len(odds_grid(policy, g).points)) for g in known}
-    steps = []
+    known = [guardrail for guardrail in deciding if world.is_known(guardrail)]
+    evidence = {part.name: no_evidence(part, policy) for guardrail in known for part in guardrail.parts()}
+    steps, found = [], []
     for index, step in enumerate(policy.steps):
-        typical = {g.name: _needed(policy, index, g, base_rates, expected, evidence[g.name], False) for g in known}
-        unlucky = {g.name: _needed(policy, index, g, base_rates, expected, evidence[g.name], True) for g in known}
-        slowest = max(typical, key=lambda name: typical[name], default="")
-        requests = max(typical.values(), default=0.0)
-        seconds = max(step.minimum_dwell, _seconds(requests, rate))
+        needs = []
+        for guardrail in known:
+            need, effect = _need(world, index, guardrail, evidence)
+            needs.append(need)
+            found.extend([] if effect is None else [effect])
+        slowest = max(needs, key=lambda need: need.seconds, default=None)
+        seconds = max([step.minimum_dwell, *(need.seconds for need in needs)])
+        requests = [need for need in needs if need.guardrail.unit == "request"]
         requirements = {policy.requirement(index, guardrail) for guardrail in known}
         steps.append(
             StepPlan(
                 weight=step.weight,
-                requirement="proven" if "proven" in requirements else "noHarm",
-                requests=requests,
-                unlucky_requests=max(unlucky.values(), default=0.0),
+                requirement=next((name for name in ("better", "proven") if name in requirements), "noHarm"),
+                requests=max((need.units for need in requests), default=0.0),
+                unlucky_requests=max((need.unlucky for need in requests), default=0.0),
                 seconds=seconds,
-                unlucky_seconds=max(step.minimum_dwell, _seconds(max(unlucky.values(), default=0.0), rate)),
-                slowest=slowest if _seconds(requests, rate) > step.minimum_dwell else "",
+                unlucky_seconds=max([step.minimum_dwell, *(need.unlucky_seconds for need in needs)]),
+                slowest=slowest.guardrail.name if slowest and slowest.seconds > step.minimum_dwell else "",
+                mirror=step.mirror,
+                users=max((need.units for need in needs if need.guardrail.unit == "user"), default=0.0),
             )
         )
-        if 0 < step.weight < 100 and math.isfinite(seconds):
-            for g in known:
-                growth, _ = _growth(policy, g, step.weight, base_rates.get(g.name, 0.0), expected.get(g.name, 1.0))
-                evidence[g.name] = evidence[g.name] + seconds * rate * growth
+        if step.compares and math.isfinite(seconds):
+            _let_pass(world, index, known, evidence, seconds)
     names = {guardrail.name for guardrail in known}
-    return Plan(tuple(steps), rate, tuple(g.name for g in deciding if g.name not in names))
+    return Plan(
+        tuple(steps),
+        world.requests_per_second,
+        tuple(guardrail.name for guardrail in deciding if guardrail.name not in names),
+        tuple(guardrail.name for guardrail in known if world.per_second(guardrail) is None),
+        tuple(found),
+    )
 
 
-def _needed(
-    policy: RolloutPolicy,
-    index: int,
-    guardrail: Guardrail,
-    base_rates: Mapping[str, float],
-    expected: Mapping[str, float],
-    evidence: Floats,
-    unlucky: bool,
-) -> float:
-    step: Step = policy.steps[index]
-    if step.weight == 0:
-        return 0.0
-    samples = step.minimum_samples * 100 / step.weight
-    if policy.requirement(index, guardrail) == "noHarm":
-        return samples
-    base, ratio = base_rates.get(guardrail.name, 0.0), expected.get(guardrail.name, 1.0)
-    proof = requests_to_prove(guardrail, policy, step.weight, base, ratio, head_start=evidence, unlucky=unlucky)
-    return max(samples, proof)
+def _let_pass(world: _World, index: int, known: list[Guardrail], evidence: dict[str, Floats], seconds: float) -> None:
+    """Adds the evidence that the time at a step typically brings; copies bring none by feedback."""
+    step = world.policy.steps[index]
+    split = Split.at(step, world.candidates)
+    for guardrail in known:
+        rate = world.per_second(guardrail)
+        if rate is None or (step.mirror and guardrail.is_feedback):
+            continue
+        for part in guardrail.parts():
+            grown = growth(part, world.policy, split, world.truth(part, guardrail))
+            evidence[part.name] = evidence[part.name] + seconds * rate * grown
 
 
-def _bad_rates(guardrail: Guardrail, base_rate: float, odds_ratio: float) -> tuple[float, float]:
-    """Returns the rates of bad events of stable and candidate."""
-    stable, ratio = (1 - base_rate, 1 / odds_ratio) if guardrail.higher_is_better else (base_rate, odds_ratio)
-    return stable, stable * ratio / (1 - stable + stable * ratio)
+def _need(
+    world: _World, index: int, guardrail: Guardrail, evidence: Mapping[str, Floats]
+) -> tuple[_Need, Detectable | None]:
+    """Returns what a guardrail takes at a step; and what that finds, where it must get better by an effect unknown."""
+    policy, step = world.policy, world.policy.steps[index]
+    rate = world.per_second(guardrail)
+    split, requirement = Split.at(step, world.candidates), policy.requirement(index, guardrail)
+    if split.candidate == 0:
+        return _Need(guardrail, 0.0, 0.0, rate), None
+    if step.mirror and guardrail.is_feedback:  # No user sees the answer to a copy, and none clicks on it.
+        never = math.inf if step.minimum_samples or requirement != "noHarm" else 0.0
+        return _Need(guardrail, never, never, rate), None
+    samples = step.minimum_samples / split.candidate
+    if requirement == "noHarm":
+        return _Need(guardrail, samples, samples, rate), None
+    here = policy.at_step(index, guardrail)
+    if requirement == "better" and guardrail.name not in world.expected:
+        return _need_of_deadline(world, index, here, evidence, samples)
+    units = []
+    for luck in (0.0, UNLUCKY):
+        parts = [
+            needed(
+                part,
+                policy,
+                split,
+                world.truth(part, guardrail),
+                requirement,
+                start=evidence[part.name],
+                luck=luck,
+                candidates=world.candidates,
+            )
+            for part in here.parts()
+        ]
+        units.append(max([samples, *parts]))
+    return _Need(guardrail, units[0], units[1], rate), None
 
 
-def _growth(
-    policy: RolloutPolicy, guardrail: Guardrail, weight: int, base_rate: float, odds_ratio: float
-) -> tuple[Floats, float]:
-    """Returns, per request, the typical growth of the log-sums, shape [grid], and the variance of the bad events."""
-    grid = odds_grid(policy, guardrail).points
-    stable, candidate = _bad_rates(guardrail, base_rate, odds_ratio)
-    share = weight / 100
-    bad = share * candidate + (1 - share) * stable
-    if not 0 < bad < 1:
-        return np.zeros(len(grid)), 0.0
-    size = max(20_000, math.ceil(400 / min(bad, 1 - bad)))
-    n_c = round(size * share)
-    n_s = size - n_c
-    k = round(n_c * candidate + n_s * stable)
-    # The candidate's mean given k; k itself is rounded, and the difference falls on the arms by their rates.
-    x = n_c * candidate + (k - n_c * candidate - n_s * stable) * share
-    sums = log_likelihoods(x, n_c, n_s, k, grid)
-    variances = (n_c * candidate * (1 - candidate), n_s * stable * (1 - stable))
-    variance = 1 / sum(1 / max(value, 1e-12) for value in variances)
-    return (sums - sums[int(np.searchsorted(grid, 0.0))]) / size, variance / size
+def _need_of_deadline(
+    world: _World, index: int, guardrail: Guardrail, evidence: Mapping[str, Floats], samples: float
+) -> tuple[_Need, Detectable | None]:
+    step, rate = world.policy.steps[index], world.per_second(guardrail)
+    if rate is None:
+        return _Need(guardrail, samples, samples, rate), None
+    units = rate * (world.policy.deadline if step.deadline is None else step.deadline)
+    split, truth = Split.at(step, world.candidates), world.truth(guardrail, guardrail)
+    effect = detectable(
+        guardrail, world.policy, split, truth, units, start=evidence[guardrail.name], candidates=world.candidates
+    )
+    if effect is None or samples > units:
+        return _Need(guardrail, math.inf, math.inf, rate), None
+    lift = None if guardrail.kind == "mean" else effect / (1 - truth.rate + truth.rate * effect) - 1
+    return _Need(guardrail, units, units, rate), Detectable(guardrail.name, index, units, guardrail.unit, effect, lift)
 
 
-def _first(holds: Callable[[float], bool]) -> float:
-    """Returns the smallest number of requests, to one in a hundred, at which `holds`; infinite if it never does."""
-    high = 16.0
-    while not holds(high):
-        high *= 2
-        if high > _LIMIT:
-            return math.inf
-    low = high / 2
-    while high - low > 0.01 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return math.ceil(high)
-
-
-def _refusal(
-    policy: RolloutPolicy,
-    planned: Plan,
-    index: int,
-    limit: float,
-    base_rates: Mapping[str, float],
-    expected: Mapping[str, float],
-) -> RolloutError:
+def _refusal(world: _World, planned: Plan, index: int, limit: float) -> RolloutError:
     step = planned.steps[index]
     name = f"guardrail {step.slowest!r}" if step.slowest else "the dwell time"
-    need = (
-        f"would need {_count(step.requests)} requests at {step.weight} %, {_time(step.seconds)} at "
-        f"{planned.requests_per_second:.3g} requests/s; the deadline leaves {_time(limit)}"
-        if math.isfinite(step.requests)
-        else f"can never be proven at {step.weight} %: its events tell nothing at these rates"
+    guardrail = next((one for one in world.policy.guardrails if one.name == step.slowest), None)
+    of_users = guardrail is not None and guardrail.unit == "user"
+    units, unit, rate = (
+        (step.users, "users", world.users_per_second or 0.0)
+        if of_users
+        else (step.requests, "requests", planned.requests_per_second)
     )
-    what = f"this policy cannot be fed: {name} {need}"
+    share = f"{step.weight} %" if not step.mirror else f"copies of {step.mirror} %"
+    if math.isfinite(units):
+        need = (
+            f"would need {_count(units)} {unit} at {share}, {_time(step.seconds)} at {rate:.3g} {unit}/s; "
+            f"the deadline leaves {_time(limit)}"
+        )
+    elif step.mirror and guardrail is not None and guardrail.is_feedback:
+        need = f"can never be fed at {share}: no user sees the answers to copies, and none gives feedback on them"
+    elif step.requirement == "better":
+        need = f"can never be shown to get better at {share}: by the deadline, not even a large improvement would be"
+    else:
+        need = f"can never be proven at {share}: its events tell nothing at these rates"
     remedies = []
     if math.isfinite(step.seconds):
         remedies.append(f"a deadline of {_time(1.2 * step.seconds)}")
-        remedies.append(f"{math.ceil(1.1 * step.requests / limit):,} requests/s" if limit > 0 else "more traffic")
-    margin = _margin_that_fits(policy, planned, index, limit, base_rates, expected)
+        remedies.append(f"{math.ceil(1.1 * units / limit):,} {unit}/s" if limit > 0 else "more traffic")
+    margin = _margin_that_fits(world, planned, index, limit)
     if margin is not None:
         remedies.append(margin)
+    if not remedies and step.mirror:
+        remedies.append("minimum_samples: 0 at that step, or the guardrail as a dry run")
     if not remedies:
         remedies.append("an absolute margin beside the odds ratio, since hardly any event happens in either arm")
     return RolloutError(
-        what, where=f"rollout step {index + 1}", remedy=f"Any of these would feed it: {'; '.join(remedies)}"
+        f"this policy cannot be fed: {name} {need}",
+        where=f"rollout step {index + 1}",
+        remedy=f"Any of these would feed it: {'; '.join(remedies)}",
     )
 
 
-def _margin_that_fits(
-    policy: RolloutPolicy,
-    planned: Plan,
-    index: int,
-    limit: float,
-    base_rates: Mapping[str, float],
-    expected: Mapping[str, float],
-) -> str | None:
+def _margin_that_fits(world: _World, planned: Plan, index: int, limit: float) -> str | None:
     """Returns the narrowest wider odds-ratio margin of the slowest guardrail that the traffic feeds, in words."""
-    name = planned.steps[index].slowest
+    policy, name = world.policy, planned.steps[index].slowest
     guardrail = next((g for g in policy.guardrails if g.name == name), None)
-    if guardrail is None or guardrail.margin.odds_ratio is None or planned.steps[index].requirement != "proven":
+    if guardrail is None or planned.steps[index].requirement != "proven":
+        return None
+    if guardrail.margin.odds_ratio is None or name in policy.steps[index].margins:
         return None
     start = abs(math.log(guardrail.margin.odds_ratio))
     sign = -1 if guardrail.higher_is_better else 1
@@ -304,20 +379,21 @@ def _margin_that_fits(
         changed = policy.model_copy(
             update={"guardrails": tuple(wider if g.name == name else g for g in policy.guardrails)}
         )
-        steps = _plan(changed, base_rates, planned.requests_per_second, expected).steps
+        steps = _plan(replace(world, policy=changed)).steps
         if steps[index].seconds <= limit and steps[index].slowest in ("", name):
             return f"a margin of {ratio} on {name}"
     return None
 
 
-def _seconds(requests: float, rate: float) -> float:
-    if requests <= 0:
+def _seconds(units: float, rate: float | None) -> float:
+    """Returns how long so many units take; none where it is not known how many come."""
+    if units <= 0 or rate is None:
         return 0.0
-    return requests / rate if rate > 0 else math.inf
+    return units / rate if rate > 0 else math.inf
 
 
-def _count(requests: float) -> str:
-    return f"{math.ceil(requests):,}" if math.isfinite(requests) else "never"
+def _count(units: float) -> str:
+    return f"{math.ceil(units):,}" if math.isfinite(units) else "never"
 
 
 def _time(seconds: float) -> str:
