@@ -57,8 +57,8 @@ def ui(
     def retry(old: RolloutSpec) -> str:
         from slipway.serving.rollout.start import create_rollout, prepare
 
-        version = f"{old.model}/{old.candidates[0].version}"
-        return create_rollout(prepare(load_project(file), version, retry=True)).id
+        versions = [f"{old.model}/{candidate.version}" for candidate in old.candidates]
+        return create_rollout(prepare(load_project(file), versions, retry=True)).id
 
     directory = _directory(file)
     token_file = PlaneLayout(directory).root / "ui-token"

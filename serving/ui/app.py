@@ -26,7 +26,7 @@ from slipway.serving.ui.problems import Problem
 from slipway.serving.ui.security import LOOPBACK_NAMES, Guard
 from slipway.serving.ui.series import series_of
 from slipway.serving.ui.source import RolloutSource
-from slipway.serving.ui.stream import Streams
+from slipway.serving.ui.stream import Streams, version_of
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ class Page:
                 "found": len(found),
                 "all": len(summaries),
                 "phases": sorted({summary.phase for summary in summaries}),
+                "version": version_of(summaries),
             }
         )
 
@@ -128,8 +129,9 @@ class Page:
             }
         )
 
-    async def _list_stream(self, request: Request) -> Response:  # noqa: ARG002
-        return StreamingResponse(self.streams.of_list(), media_type="text/event-stream")
+    async def _list_stream(self, request: Request) -> Response:
+        version = request.query_params.get("version", "")
+        return StreamingResponse(self.streams.of_list(version), media_type="text/event-stream")
 
     async def _rollout_stream(self, request: Request) -> Response:
         rollout = request.path_params["rollout"]

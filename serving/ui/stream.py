@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from slipway.contracts.errors import SlipwayError
+from slipway.contracts.files import sha256_of
 from slipway.serving.ui.problems import Problem
 from slipway.serving.ui.series import event_points, guardrail_points
-from slipway.serving.ui.source import RolloutSource
+from slipway.serving.ui.source import RolloutSource, RolloutSummary
 
 LOOK_SECONDS = 0.5
 _BEAT_SECONDS = 15.0
@@ -32,13 +33,13 @@ class Streams:
         """Ends every stream."""
         self._stopping.set()
 
-    def of_list(self) -> AsyncIterator[str]:
-        """Says `changed` whenever a line of the list of rollouts did.
+    def of_list(self, version: str) -> AsyncIterator[str]:
+        """Says `changed` whenever the list of rollouts is another one than `version`, and than what was said last.
 
         Raises:
             Problem: There are too many streams.
         """
-        return self._counted(self._list())
+        return self._counted(self._list(version))
 
     def of_rollout(self, rollout: str, after: int) -> AsyncIterator[str]:
         """Says `state` when the rollout stands elsewhere, `decisions` with those after number `after`, and `end`.
@@ -65,16 +66,17 @@ class Streams:
         finally:
             self._number -= 1
 
-    async def _list(self) -> AsyncIterator[str]:
-        shown = await run_in_threadpool(self._source.list)
+    async def _list(self, version: str) -> AsyncIterator[str]:
         beat = _Beat()
-        while not await self._stopped():
-            now = await run_in_threadpool(self._source.list)
-            if now != shown:
-                shown = now
+        while True:
+            now = version_of(await run_in_threadpool(self._source.list))
+            if now != version:
+                version = now
                 yield _event("changed", {})
             elif beat.due():
                 yield ": beat\n\n"
+            if await self._stopped():
+                return
 
     async def _rollout(self, rollout: str, after: int) -> AsyncIterator[str]:
         shown: dict[str, Any] | None = None
@@ -114,6 +116,11 @@ class Streams:
         except TimeoutError:
             return False
         return True
+
+
+def version_of(summaries: Sequence[RolloutSummary]) -> str:
+    """Returns a text that is another one whenever a line of the list is."""
+    return sha256_of(repr(tuple(summaries)))[:16]
 
 
 class _Beat:

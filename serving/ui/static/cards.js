@@ -16,7 +16,7 @@ export function facts(verdict) {
     fact("Stable", verdict.stable_samples ? `${percent(verdict.stable_rate)} of ${whole(verdict.stable_samples)}` : "no samples"),
     fact("Margin", measure.text(verdict.margin)),
     fact("Samples at this step", `${whole(verdict.step_samples)} of at least ${whole(verdict.minimum_samples)}`),
-    fact("Evidence of harm", `${number(Math.exp(Math.min(verdict.log_evidence_harm, 50)))} of ${number(Math.exp(verdict.log_evidence_needed))} needed`),
+    fact("Evidence of harm", `${number(Math.exp(Math.min(verdict.log_evidence_harm, 50)))}; FAIL from ${number(Math.exp(verdict.log_evidence_needed))}`),
     fact("Interval", interval(verdict), true));
 }
 

@@ -9,6 +9,7 @@ const LENGTH = 25;
 const query = new URLSearchParams(location.search);
 let page = Math.max(1, Number.parseInt(query.get("page") ?? "1", 10) || 1);
 let newest = 0;
+let version = "";
 
 takeToken();
 byId("search").value = query.get("search") ?? "";
@@ -46,6 +47,7 @@ async function load() {
   const wanted = new URLSearchParams({ offset: (page - 1) * LENGTH, limit: LENGTH, search, phase });
   const found = await ask(`/api/rollouts?${wanted}`);
   if (mine !== newest) return;
+  version = found.version;
   const pages = Math.max(1, Math.ceil(found.found / LENGTH));
   if (page > pages) { page = pages; await load(); return; }
   const known = [...select.options].map((option) => option.value);
@@ -81,7 +83,7 @@ byId("phase").addEventListener("change", () => { page = 1; loadOrSay(); });
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("newer").addEventListener("click", () => turn(-1));
 byId("older").addEventListener("click", () => turn(1));
-listen(async () => { await load(); return "/api/stream"; }, {
+listen(async () => { await load(); return `/api/stream?version=${version}`; }, {
   changed: loadOrSay,
   problem: (error) => show(byId("rollouts"), h("p", { class: "notice bad", role: "alert" }, error.message)),
 });

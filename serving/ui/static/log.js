@@ -33,13 +33,15 @@ async function copy(text, button) {
 function queries(verdict) {
   const lines = [];
   for (const [arm, text] of Object.entries(verdict.queries)) {
-    const [events, total] = text.split(" out of ");
-    for (const [what, query] of total === undefined || total === events ? [["requests", events]] : [["events", events], ["out of", total]]) {
+    const [events, rest] = text.split(" out of ");
+    const [total, squares] = (rest ?? "").split(", squares ");
+    const parts = [["events", events], ["out of", total], ["squares", squares]];
+    for (const [what, query] of parts.filter(([, query], index) => query && (index === 0 || query !== events))) {
       lines.push(h("li", {}, h("span", { class: "query" }, query),
         h("button", { type: "button", class: "small", "aria-label": `Copy the query of ${verdict.guardrail}, ${arm}, ${what}`, onclick: (event) => copy(query, event.currentTarget) }, "Copy")));
     }
   }
-  return lines.length ? [h("p", { class: "quiet" }, "Queries, as Prometheus takes them (events, and what they are counted out of):"), h("ul", { class: "queries" }, lines)] : null;
+  return lines.length ? [h("p", { class: "quiet" }, "Queries, as Prometheus takes them: events, and what they are counted out of."), h("ul", { class: "queries" }, lines)] : null;
 }
 
 function readings(verdict) {
