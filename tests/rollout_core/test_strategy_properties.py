@@ -14,6 +14,7 @@ from rollout_sequences import (
     SHADOW,
     STABLE,
     asked_weights,
+    long_sequences,
     play,
     sequences,
     starts_anew,
@@ -74,7 +75,7 @@ def test_a_shadow_never_gets_traffic_and_never_becomes_champion(looks_made_up, p
 
 
 @SETTINGS
-@given(sequences)
+@given(long_sequences)
 def test_no_candidate_gets_more_traffic_within_a_freeze(sequence):
     for look in play(sequence):
         if look.policy.frozen(look.after.last_now) is None or starts_anew(look):
@@ -86,7 +87,7 @@ def test_no_candidate_gets_more_traffic_within_a_freeze(sequence):
 
 
 @SETTINGS
-@given(sequences)
+@given(long_sequences)
 def test_stable_is_never_stopped_before_the_watch_is_over(sequence):
     for look in play(sequence):
         stopped = {action.arm for action in look.actions if isinstance(action, StopArm)}

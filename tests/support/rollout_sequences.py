@@ -60,7 +60,7 @@ def policy_of(**changes: Any) -> RolloutPolicy:
         for weight in (10, 50, 100)
     ]
     return RolloutPolicy.model_validate(
-        {"steps": steps, "guardrails": GUARDRAILS, "no_data": {"hold_for": "15s"}, "readiness_timeout": "20s"} | changes
+        {"steps": steps, "guardrails": GUARDRAILS, "no_data": {"hold_for": "6s"}, "readiness_timeout": "20s"} | changes
     )
 
 
@@ -170,6 +170,9 @@ GOOD = tuple(
     for arm in (CANDIDATE, OTHER, STABLE)
 )
 sequences = st.tuples(st.integers(0, len(POLICIES) - 1), st.lists(ticks, min_size=5, max_size=50), st.booleans())
+long_sequences = st.tuples(
+    st.integers(0, len(POLICIES) - 1), st.lists(ticks, min_size=25, max_size=50), st.sampled_from([True, True, False])
+)
 
 
 @dataclass(frozen=True)
