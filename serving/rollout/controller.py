@@ -103,7 +103,7 @@ class Controller:
             desired=_target(newer[-1].spec.candidates[0]) if newer else None,
             commands=folder.commands(),
             smoke_test=record.smoke_test,
-            champion=self._plane.champion(spec.model) if record.state.phase is Phase.PROMOTING else None,
+            champion=self._plane.champion(spec.model) if _moves_alias(record.state) else None,
         )
 
     def _windows(
@@ -174,6 +174,11 @@ class Controller:
             return True
         since = record.state.traffic_since or now
         return now - record.last_verdicts_at >= max(0.9, (now - since) / 200)
+
+
+def _moves_alias(state: State) -> bool:
+    """Returns whether the alias is on its way to a version: forward, or back again."""
+    return state.phase is Phase.PROMOTING or (state.phase is Phase.ROLLING_BACK and state.alias_moved)
 
 
 def _targets(spec: RolloutSpec) -> list[ArmTarget]:

@@ -1,7 +1,8 @@
 """A small HTTP process with the predictor's command line, for tests of the supervisor that need no model.
 
 Behaviour comes from the environment: STANDIN_DELAY (seconds an answer takes), STANDIN_EXIT_AFTER (seconds until it
-exits with status 7), STANDIN_READY_AFTER (seconds until it is ready), STANDIN_CODE (status of every answer).
+exits with status 7), STANDIN_READY_AFTER (seconds until it is ready), STANDIN_CODE (status of every answer),
+STANDIN_FAULTY (status 500 for everything but the smoke test of a rollout).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Predictor:
         self.delay = float(os.environ.get("STANDIN_DELAY", "0"))
         self.ready_after = float(os.environ.get("STANDIN_READY_AFTER", "0"))
         self.code = int(os.environ.get("STANDIN_CODE", "200"))
+        self.faulty = "STANDIN_FAULTY" in os.environ
 
     async def answer(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         if path == "/v2/health/ready":
@@ -41,8 +43,10 @@ class Predictor:
                 await asyncio.sleep(self.delay)
             answer = {"version": self.arguments.version, "pid": os.getpid(), "path": path, "length": len(body)}
             answer["headers"] = sorted(headers)
+            answer |= {"model_version": self.arguments.version, "predictions": predictions(body)}
             self.answered += 1
-            return self.code, json.dumps(answer).encode()
+            code = 500 if self.faulty and "x-slipway-smoke-test" not in headers else self.code
+            return code, json.dumps(answer).encode()
         finally:
             self.in_flight -= 1
 
@@ -64,6 +68,14 @@ class Predictor:
             pass
         finally:
             writer.close()
+
+
+def predictions(body: bytes) -> list[dict[str, list[str]]]:
+    """Returns an answer for each user that is asked about, as the smoke test of a rollout wants to see it."""
+    try:
+        return [{"items": ["1"]} for _ in json.loads(body)["instances"]]
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 async def main() -> int:
