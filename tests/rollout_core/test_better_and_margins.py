@@ -18,6 +18,20 @@ from slipway.serving.rollout.core.types import Outcome
 CLICKS = {"name": "clicks", "kind": "clicks", "margin": {"odds_ratio": 0.9}, "minimum_lift": 1.02, "requires": "better"}
 
 
+SLOW = {"name": "slow", "kind": "latency", "objectives": (0.05, 0.1, 0.25), "margin": {"odds_ratio": 1.5}}
+
+
+def slow(court: Court, candidate: tuple[float, ...], stable: tuple[float, ...], n: int = 1000) -> None:
+    names = [part.name for part in court.policy.guardrails[0].parts()]
+    court.counts(
+        [
+            (name, arm, round(share * n), n)
+            for arm, shares in (("films-v2", candidate), ("films-v1", stable))
+            for name, share in zip(names, shares, strict=True)
+        ]
+    )
+
+
 def clicked(
     court: Court, rng: np.random.Generator, candidate: float, stable: float, windows: int, n: int = 500
 ) -> None:
@@ -126,6 +140,22 @@ def test_evidence_of_earlier_steps_counts_in_full_against_the_margin_of_a_later_
     assert one.log_evidence_harm > before.log_evidence_harm
 
 
+def test_a_margin_that_only_one_step_names_keeps_the_evidence_too() -> None:
+    steps = [
+        {"weight": 5, "minimum_samples": 10, "margins": {"slow": {"odds_ratio": 3.0}}},
+        {"weight": 50, "minimum_samples": 10},
+        {"weight": 100, "minimum_samples": 0},
+    ]
+    court = Court(policy_of(SLOW, steps=steps), step=0)
+    for _ in range(20):
+        slow(court, (0.2, 0.1, 0.01), (0.2, 0.05, 0.01))
+    loose = court.verdict("slow")
+    court.to_step(1)
+    tight = court.verdict("slow")
+    assert (loose.outcome, tight.outcome, tight.part) == (Outcome.PASS, Outcome.FAIL, 0.1)
+    assert loose.margin == pytest.approx(3.0)
+
+
 def test_a_candidate_between_two_margins_passes_the_loose_step_and_fails_the_tight_one() -> None:
     court = Court(two_margins(0.7, 0.95), step=0)
     rng = np.random.default_rng(4)
@@ -147,20 +177,6 @@ def test_margins_that_differ_share_the_level_of_harm_and_one_margin_has_it_alone
     court = Court(two_margins(0.8, 0.9, harm_from=0.99))
     court.count("clicks", (150, 500), (150, 500))
     assert court.verdict("clicks").log_evidence_needed == pytest.approx(needed["one"])
-
-
-SLOW = {"name": "slow", "kind": "latency", "objectives": (0.05, 0.1, 0.25), "margin": {"odds_ratio": 1.5}}
-
-
-def slow(court: Court, candidate: tuple[float, ...], stable: tuple[float, ...], n: int = 1000) -> None:
-    names = [part.name for part in court.policy.guardrails[0].parts()]
-    court.counts(
-        [
-            (name, arm, round(share * n), n)
-            for arm, shares in (("films-v2", candidate), ("films-v1", stable))
-            for name, share in zip(names, shares, strict=True)
-        ]
-    )
 
 
 def test_several_latency_objectives_are_one_guardrail_that_shows_the_worst() -> None:

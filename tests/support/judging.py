@@ -78,7 +78,9 @@ class Court:
         end = self.now + 1
         arms = ((CANDIDATE, candidate), (STABLE, stable))
         self._take(
-            Observations(end, histograms=tuple(WindowHistogram(name, a, self.now, end, tuple(c)) for a, c in arms))
+            Observations(
+                end, histograms=tuple(WindowHistogram(name, a, self.now, end, tuple(map(float, c))) for a, c in arms)
+            )
         )
 
     def verdict(self, name: str, arm: str = CANDIDATE) -> Verdict:

@@ -12,8 +12,10 @@ mean over several strengths of shrinkage. With enough traffic any difference bec
 nothing: it says that what the second question measures is not chance.
 
 By how much: the population stability index, sum of (p - q) log(p / q), with shares below `FLOOR` raised to it, as is
-usual, since the index of an empty bucket would be infinite. Each share of each arm has a confidence sequence; over all
-boxes of shares that these allow, the smallest and the largest index are its bounds, and hold at all looks at once.
+usual, since the index of an empty bucket would be infinite. Each share of each arm has a confidence sequence; the
+largest index over all boxes of shares that these allow is its upper bound. For the lower bound, neighbouring buckets
+are merged, which never raises the index and makes shares that are known better: it is the best over mergers into two
+to twelve groups, with sequences that hold for the share of every run of buckets at once. Both hold at all looks.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from slipway.serving.rollout.core.types import DriftEvidence
 from slipway.serving.rollout.core.windows import Buckets
 
 FLOOR = 1e-3
+_GROUPS = (2, 3, 4, 6, 8, 12)
 _STRENGTHS = np.array([30.0, 300.0, 3_000.0, 30_000.0])
 """Values' worth of the common histogram that an arm's own is mixed with."""
 
@@ -85,14 +88,10 @@ def index_bounds(candidate: Floats, stable: Floats, alpha_lower: float, alpha_up
         alpha_lower: Chance that the lower bound is ever above the index.
         alpha_upper: Chance that the upper one is ever below it.
     """
-    low_c, high_c = _shares(candidate, alpha_lower / 2)
-    low_s, high_s = _shares(stable, alpha_lower / 2)
-    # The least index of a bucket: none where the intervals meet, else that of their nearest ends.
-    gap = (low_c > high_s) | (low_s > high_c)
-    p, q = np.where(low_c > high_s, low_c, high_c), np.where(low_c > high_s, high_s, low_s)
-    least = float(np.sum(np.where(gap, _terms(p, q), 0.0)))
-    low_c, high_c = _shares(candidate, alpha_upper / 2)
-    low_s, high_s = _shares(stable, alpha_upper / 2)
+    runs = len(candidate) * (len(candidate) + 1) / 2
+    least = max(_least_index(*_merged(candidate, stable, groups), alpha_lower / 2 / runs) for groups in _GROUPS)
+    level = alpha_upper / 2 / len(candidate)
+    (low_c, high_c), (low_s, high_s) = _shares(candidate, level), _shares(stable, level)
     most = float(np.sum(np.maximum(_terms(low_c, high_s), _terms(high_c, low_s))))
     return least, most
 
@@ -102,7 +101,26 @@ def _terms(p: Floats, q: Floats) -> Floats:
     return np.asarray((p - q) * np.log(p / q))
 
 
+def _merged(candidate: Floats, stable: Floats, groups: int) -> tuple[Floats, Floats]:
+    """Returns both histograms with neighbouring buckets merged into groups of about equal share of both arms."""
+    common = candidate / candidate.sum() + stable / stable.sum()
+    middle = (np.cumsum(common) - common / 2) / 2
+    group = np.minimum((middle * groups).astype(np.int64), groups - 1)
+    own, other = np.zeros(groups), np.zeros(groups)
+    np.add.at(own, group, candidate)
+    np.add.at(other, group, stable)
+    return own, other
+
+
+def _least_index(candidate: Floats, stable: Floats, alpha: float) -> float:
+    """Returns the smallest index within the boxes: a bucket adds to it where its two intervals do not meet."""
+    (low_c, high_c), (low_s, high_s) = _shares(candidate, alpha), _shares(stable, alpha)
+    above, below = low_c > high_s, low_s > high_c
+    nearest = np.where(above, _terms(low_c, high_s), _terms(high_c, low_s))
+    return float(np.sum(np.where(above | below, nearest, 0.0)))
+
+
 def _shares(counts: Floats, alpha: float) -> tuple[Floats, Floats]:
-    """Returns bounds of the share of each bucket that hold for all of them together, shape [buckets] each."""
+    """Returns bounds of the share of each bucket, each at its own alpha, shape [buckets] each."""
     whole = np.rint(counts).astype(np.int64)
-    return rate_intervals(whole, np.full_like(whole, whole.sum()), alpha / len(counts))
+    return rate_intervals(whole, np.full_like(whole, whole.sum()), alpha)

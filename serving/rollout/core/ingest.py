@@ -14,7 +14,7 @@ from slipway.serving.rollout.core.alpha import Levels
 from slipway.serving.rollout.core.assignment import log_split_likelihoods, shift_grid
 from slipway.serving.rollout.core.evidence import start_any_time, update_any_time
 from slipway.serving.rollout.core.hypergeometric import log_likelihoods
-from slipway.serving.rollout.core.odds_grid import odds_grid
+from slipway.serving.rollout.core.odds_grid import margins_of, odds_grid
 from slipway.serving.rollout.core.proportions import log_limit_ratios, rates_beyond
 from slipway.serving.rollout.core.types import (
     Clock,
@@ -78,8 +78,8 @@ def limit_of(guardrail: Guardrail) -> float | None:
 
 def mean_harms(policy: RolloutPolicy, guardrail: Guardrail) -> tuple[float, ...]:
     """Returns the differences of a mean, on the scale of 0 to 1, that harm begins at: the margins of all steps."""
-    margins = [guardrail.margin, *(step.margins.get(guardrail.name, guardrail.margin) for step in policy.steps)]
     scale = guardrail.maximum or 1.0
+    margins = margins_of(policy, guardrail)
     return tuple(sorted({margin.absolute / scale for margin in margins if margin.absolute is not None}))
 
 

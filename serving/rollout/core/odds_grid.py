@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from slipway.contracts.rollout import Guardrail, RolloutPolicy
+from slipway.contracts.rollout import Guardrail, Margin, RolloutPolicy
 from slipway.serving.rollout.core.evidence import log_odds_grid
 from slipway.serving.rollout.core.hypergeometric import Floats
 
@@ -54,11 +54,17 @@ class OddsGrid:
 
 def odds_grid(policy: RolloutPolicy, guardrail: Guardrail) -> OddsGrid:
     """Returns the grid of a guardrail, with the margins of every step and the odds ratio of `minimum_lift` in it."""
-    ratios = [guardrail.margin.odds_ratio]
-    ratios += [step.margins[guardrail.name].odds_ratio for step in policy.steps if guardrail.name in step.margins]
+    ratios = (margin.odds_ratio for margin in margins_of(policy, guardrail))
     margins = {abs(math.log(ratio)) for ratio in ratios if ratio is not None}
     harms = margins if guardrail.harm_from is None else {abs(math.log(guardrail.harm_from))}
     return _grid(tuple(sorted(margins)), tuple(sorted(harms)) or (0.0,), log_lift(guardrail))
+
+
+def margins_of(policy: RolloutPolicy, guardrail: Guardrail) -> list[Margin]:
+    """Returns the margins that a guardrail, or the one that it is a part of, has at the steps; its own if it is new."""
+    name = guardrail.name.partition("@")[0]
+    own = next((one.margin for one in policy.guardrails if one.name == name), guardrail.margin)
+    return [step.margins.get(name, own) for step in policy.steps]
 
 
 def log_margins(guardrail: Guardrail) -> tuple[float | None, float | None]:
