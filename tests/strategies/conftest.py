@@ -8,13 +8,22 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from slipway.models.families import save_model
+from slipway.models.ids import IdIndex
+from slipway.models.interface import Catalogue
+from slipway.models.matrix_factorization.model import MatrixFactorization
+from slipway.models.seen import SeenItems
+from slipway.models.standardisation import Standardisation
+from slipway.serving.local.desired import Desired, write_desired
 
 _PLANES = Path(__file__).parents[1] / "local_plane" / "conftest.py"
 _specification = importlib.util.spec_from_file_location("planes_under_test", _PLANES)
@@ -126,11 +135,51 @@ def mapping() -> Any:
 
 
 @pytest.fixture
-def wanted() -> Iterator[Any]:
+def wanted() -> Any:
     """Sets what a plane should run: `wanted(plane, arms, weights, mirrors=..., assignment=...)`."""
-    from slipway.serving.local.desired import Desired, write_desired
 
     def want(plane: Any, arms: list[Any], weights: dict[str, int], **rest: Any) -> None:
         write_desired(plane.directory, Desired(arms=tuple(arms), weights=weights, **rest))
 
     return want
+
+
+@pytest.fixture
+def real_predictors() -> dict[str, Any]:
+    """Settings of a plane that serves bundles, and joins and compares what is answered."""
+    return {
+        "collector": True,
+        "predictor_command": (sys.executable, "-m", "slipway.serving.predictor"),
+        "feedback_wait": 0.5,
+    }
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Callable[[float], Path]:
+    """Writes a small model for users 0 to 59, whose item factors are shaken by so much noise."""
+
+    def write(noise: float) -> Path:
+        random = np.random.default_rng(5)
+        users, items, factors = 60, 40, 4
+        user_rows, item_rows = np.repeat(np.arange(users), 4), random.integers(0, items, 4 * users)
+        item_factors = random.normal(size=(items, factors))
+        model = MatrixFactorization(
+            Catalogue(
+                users=IdIndex.from_strings(str(user) for user in range(users)),
+                items=IdIndex.from_strings(f"film-{item}" for item in range(items)),
+                seen=SeenItems.from_pairs(user_rows, item_rows, n_users=users),
+                popularity=np.bincount(item_rows, minlength=items) / users,
+                interactions=len(user_rows),
+            ),
+            user_offsets=random.normal(size=(users, factors)).astype(np.float32),
+            item_factors=(item_factors + noise * random.normal(size=item_factors.shape)).astype(np.float32),
+            feature_weights=np.zeros((0, factors), np.float32),
+            standardisation=Standardisation.fit((), {}),
+            parameters={},
+        )
+        path = tmp_path / f"bundle-{noise}"
+        if not path.exists():
+            save_model(model, path, name="films")
+        return path
+
+    return write

@@ -38,10 +38,10 @@ class Aliases:
 class Run:
     """One rollout from version 1 to version 2, looked at until something is so."""
 
-    def __init__(self, plane: Any, policy: dict[str, Any], **candidate: str) -> None:
+    def __init__(self, plane: Any, policy: dict[str, Any], *, arms: list[Any] | None = None, **candidate: str) -> None:
         self.plane = plane
         self.aliases = Aliases()
-        arms = [plane.arm("1"), plane.arm("2", environment=candidate)]
+        arms = arms or [plane.arm("1"), plane.arm("2", environment=candidate)]
         targets = [ArmTarget(arm=arm.name, version=arm.version, digest=f"digest-{arm.version}") for arm in arms]
         self.spec = RolloutSpec(
             id=f"rollout-{policy['strategy']}-{len(candidate)}",
@@ -124,3 +124,29 @@ def test_green_takes_over_at_once_and_blue_takes_back_within_two_seconds_of_the_
     assert load.versions["2"] > 200
     assert seconds < 2.0
     assert run.aliases.champion == "1"
+
+
+def test_users_of_an_ab_test_see_one_version_until_it_is_decided(
+    plane: Any, wanted: Any, visitors: Any, bundle: Any, real_predictors: Any
+) -> None:
+    arms = [plane.arm(version, replicas=1, bundle=bundle(0.0)) for version in ("1", "2")]
+    wanted(plane, arms[:1], {"films-v1": 100})
+    plane.up(**real_predictors)
+    steps = [{"weight": 50, "minimum_dwell": "1s", "minimum_samples": 400}, {"weight": 100, "minimum_dwell": "1s"}]
+    run = Run(plane, {"strategy": "abTest", "assignment": "user", "steps": steps}, arms=arms)
+    with visitors(plane.gateway_port, users=400) as load:
+        run.until(lambda: run.state is not None and run.state.step_since is not None)
+        load.versions_of.clear()
+        run.until(lambda: run.state.step == 1)
+        seen = {user: set(versions) for user, versions in dict(load.versions_of).items()}
+        run.until_phase(Phase.PROMOTED)
+        sent = load.sent
+        plane.eventually(lambda: load.sent > sent + 50)
+        assert plane.ask(body=b'{"instances":[{"user":"7"}]}')[1]["model_version"] == "2"
+    assert load.codes == {200: load.sent}
+    # A few answers of the last moment may come from the next step.
+    assert sum(len(versions) > 1 for versions in seen.values()) <= load.clients
+    share = sum("2" in versions for versions in seen.values()) / len(seen)
+    assert abs(share - 0.5) < 4 * (0.25 / len(seen)) ** 0.5
+    split = next(verdict for verdict in run.state.verdicts if verdict.guardrail == "errors")
+    assert split.stable_samples > 100

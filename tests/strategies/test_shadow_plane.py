@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from slipway.contracts.events import AnsweredEntity
-from slipway.models.families import save_model
-from slipway.models.ids import IdIndex
-from slipway.models.interface import Catalogue
-from slipway.models.matrix_factorization.model import MatrixFactorization
+from slipway.models.families import load_model
+from slipway.models.interface import Recommender
 from slipway.models.ranking import recommend
-from slipway.models.seen import SeenItems
-from slipway.models.standardisation import Standardisation
 from slipway.serving.capture.shadow import compare
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("strategies_shadow")]
 
-USERS, ITEMS, FACTORS, K = 60, 40, 4, 10
-PREDICTOR = (sys.executable, "-m", "slipway.serving.predictor")
+USERS, K = 60, 10
 
 
-def make_model(noise: float) -> MatrixFactorization:
-    random = np.random.default_rng(5)
-    user_rows, item_rows = np.repeat(np.arange(USERS), 4), random.integers(0, ITEMS, 4 * USERS)
-    items = random.normal(size=(ITEMS, FACTORS))
-    return MatrixFactorization(
-        Catalogue(
-            users=IdIndex.from_strings(str(user) for user in range(USERS)),
-            items=IdIndex.from_strings(f"film-{item}" for item in range(ITEMS)),
-            seen=SeenItems.from_pairs(user_rows, item_rows, n_users=USERS),
-            popularity=np.bincount(item_rows, minlength=ITEMS) / USERS,
-            interactions=len(user_rows),
-        ),
-        user_offsets=random.normal(size=(USERS, FACTORS)).astype(np.float32),
-        item_factors=(items + noise * random.normal(size=items.shape)).astype(np.float32),
-        feature_weights=np.zeros((0, FACTORS), np.float32),
-        standardisation=Standardisation.fit((), {}),
-        parameters={},
-    )
-
-
-def answers(model: MatrixFactorization, users: list[str]) -> list[AnsweredEntity]:
+def answers(model: Recommender, users: list[str]) -> list[AnsweredEntity]:
     ranked = recommend(model, users, k=K)
     return [
         AnsweredEntity(user=user, items=tuple(items), scores=tuple(scores))
@@ -59,17 +32,14 @@ def value(plane: Any, name: str, version: str) -> float:
 
 
 @pytest.fixture
-def shadowed(plane: Any, wanted: Any, tmp_path: Path) -> tuple[Any, list[MatrixFactorization]]:
+def shadowed(plane: Any, wanted: Any, bundle: Any, real_predictors: Any) -> tuple[Any, list[Recommender]]:
     """Version 1 serves everyone, and version 2 gets a copy of every request."""
-    models = [make_model(0.0), make_model(0.5)]
-    arms = []
-    for version, model in zip("12", models, strict=True):
-        save_model(model, tmp_path / version, name="films")
-        arms.append(plane.arm(version, replicas=1, bundle=tmp_path / version))
+    bundles = {"1": bundle(0.0), "2": bundle(0.5)}
+    arms = [plane.arm(version, replicas=1, bundle=path) for version, path in bundles.items()]
     wanted(plane, arms, {"films-v1": 100, "films-v2": 0}, mirrors={"films-v2": 100})
-    plane.up(collector=True, predictor_command=PREDICTOR, feedback_wait=0.5)
+    plane.up(**real_predictors)
     plane.eventually(lambda: plane.observed.arms["films-v2"].mirror_applied == 100)
-    return plane, models
+    return plane, [load_model(path) for path in bundles.values()]
 
 
 def test_answers_to_copies_are_compared_and_never_count_as_answers_without_a_click(
