@@ -40,7 +40,9 @@ class Counter:
     def query(self) -> str:
         """The PromQL selector, as a person would paste it into Prometheus."""
         selector = f"{self.metric}{{{self.matchers}}}"
-        return selector if self.minus_metric is None else f"{selector} - {self.minus_metric}{{{self.minus_matchers}}}"
+        if self.minus_metric is None:
+            return selector
+        return f"{selector} - ignoring(le) {self.minus_metric}{{{self.minus_matchers}}}"
 
     @property
     def selectors(self) -> tuple[tuple[str, int], ...]:
