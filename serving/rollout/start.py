@@ -134,7 +134,8 @@ def plan_rollout(prepared: Prepared) -> Plan:
             remedy="Send requests to the gateway, or start it all the same with --force: it then waits for them.",
         )
     known = {name: rate for name, rate in traffic.rates.items() if rate is not None}
-    return plan(prepared.spec.policy, known, traffic.requests_per_second, means=traffic.means)
+    candidates = len(prepared.spec.candidates)
+    return plan(prepared.spec.policy, known, traffic.requests_per_second, means=traffic.means, candidates=candidates)
 
 
 def find_version(registry: Registry, model: str, text: str | None) -> ModelVersion:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from slipway.contracts.errors import ServiceError
+from slipway.contracts.events import FeedbackData, RequestSigner, prediction_event
 from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, Guardrail
+from slipway.serving.capture.app import Collector
 from slipway.serving.rollout.readings import CounterReader, Reading, Snapshot, queries_for, windows_of
 
 if TYPE_CHECKING:
@@ -171,3 +178,66 @@ def test_a_restarted_process_counts_from_zero_in_all_of_its_series(prometheus: P
     reading = reader.read(queries, first.snapshot, prometheus.show(scores_page("2", [[5, 1, 1]])))
     assert reading.histograms[0].counts == (5, 1, 1)
     reader.close()
+
+
+def test_what_a_collector_exports_is_what_the_queries_read(prometheus: Prometheus, tmp_path: Path) -> None:
+    signer = RequestSigner(b"k" * 32)
+    now = [time.time()]
+    collector = Collector(
+        signer, wait=2.0, expiry=60.0, directory=tmp_path, clock=lambda: now[0], maxima={"watch": 100.0}
+    )
+    for version in ("1", "2"):
+        collector.metrics.know("films", version)
+    guardrails = [
+        Guardrail.model_validate(document)
+        for document in (
+            {"name": "users", "kind": "clicks", "unit": "user", "margin": {"odds_ratio": 0.9}},
+            {"name": "clicks", "kind": "clicks", "margin": {"odds_ratio": 0.9}},
+            {"name": "watch", "kind": "mean", "value": "watch", "maximum": 100, "direction": "higher",
+             "margin": {"absolute": 5}},
+            {"name": "watch-users", "kind": "mean", "value": "watch", "maximum": 100, "direction": "higher",
+             "unit": "user", "margin": {"absolute": 5}},
+        )
+    ]  # fmt: skip
+    queries = queries_for(guardrails, ARMS, "films", "user")
+    reader = CounterReader(prometheus.url, lookback=5.0)
+    first = reader.read(queries, Snapshot(), prometheus.show(generate_latest(collector.metrics.registry).decode()))
+    for user, watched in (("ann", 30.0), ("bob", None), ("ann", 50.0)):
+        data = {
+            "request_id": signer.issue("films", "2", now[0]), "model": "films", "version": "2", "latency_ms": 1.0,
+            "entities": [{"user": user, "items": ["a"]}],
+        }  # fmt: skip
+        answer = asyncio.run(events_of(collector, prediction_event(data, seconds=now[0])))
+        assert answer == (202, {"accepted": 1, "rejected": 0})
+        for kind, value in (("click", None), ("watch", watched)):
+            if watched is not None:
+                feedback = FeedbackData(request_id=data["request_id"], item="a", type=kind, value=value)
+                assert collector.joiner.feedback(feedback, now[0]) == "accepted"
+    now[0] += 3
+    collector.advance(now[0])
+    page_now = generate_latest(collector.metrics.registry).decode()
+    windows = windows_of(reader.read(queries, first.snapshot, prometheus.show(page_now)), 0.0, 1.0)
+    counts = {(count.guardrail, count.arm): (count.events, count.n) for count in windows.counts}
+    assert counts["users", "films-v2"] == (1, 2)
+    assert counts["clicks", "films-v2"] == (2, 3)
+    assert counts[ASSIGNMENT, "films-v2"] == (2, 2)
+    assert counts["users", "films-v1"] == (0, 0)
+    sums = {(one.guardrail, one.arm): (one.n, one.total, one.squares) for one in windows.moments}
+    assert sums["watch", "films-v2"] == (3, pytest.approx(0.8), pytest.approx(0.34))
+    assert sums["watch-users", "films-v2"] == (2, pytest.approx(0.3), pytest.approx(0.09))
+    reader.close()
+
+
+async def events_of(collector: Collector, event: dict[str, Any]) -> tuple[int, Any]:
+    """Hands an event to a collector as a predictor would over HTTP; returns status and answer."""
+    body, sent = json.dumps([event]).encode(), []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/events", "headers": [], "query_string": b""}
+    await collector(scope, receive, send)
+    return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
