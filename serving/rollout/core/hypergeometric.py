@@ -23,7 +23,7 @@ _NARROW = 128
 _LARGEST_EXPONENT = 650.0
 _STRIDE = 0.6
 _STRIDES = np.array([1, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024])
-_EDGES = np.array([-2.5, -1.2, -0.5, 0.5, 1.2, 2.5])
+_EDGES = np.array([-2.5, -1.0, 1.0, 2.5])
 _TAIL = 10.0
 """Half width of the summed support in standard deviations: what is cut off is below 1e-20 of the sum."""
 _CHUNK = 256

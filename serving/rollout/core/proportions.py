@@ -42,9 +42,8 @@ def rate_intervals(bad: Ints, n: Ints, alpha: float | Floats) -> tuple[Floats, F
     events, rest = np.broadcast_arrays(bad, n - bad)
     limit = betaln(events + _PRIOR, rest + _PRIOR) - betaln(_PRIOR, _PRIOR) + np.log(alpha)
     # The set of rates is the same from both sides: the upper bound is one less the lower bound of the complement.
-    lower = np.exp(_log_lower_edge(events, rest, limit))
-    upper = -np.expm1(_log_lower_edge(rest, events, limit))
-    return np.where(events > 0, lower, 0.0), np.where(rest > 0, upper, 1.0)
+    edges = _log_lower_edge(np.stack([events, rest]), np.stack([rest, events]), limit)
+    return np.where(events > 0, np.exp(edges[0]), 0.0), np.where(rest > 0, -np.expm1(edges[1]), 1.0)
 
 
 def difference_interval(
@@ -91,18 +90,20 @@ def log_limit_ratios(bad: int | Ints, n: int | Ints, limit: float, rates: Floats
 def _log_lower_edge(events: Ints, rest: Ints, limit: Floats) -> Floats:
     """Returns log of the smallest p with events log p + rest log(1 - p) = limit; meaningless where events are 0.
 
-    Concave in u = log p, and linear far below the edge: Newton's method from there stays outside the set and comes
-    closer at every step.
+    Concave in u = log p, and rising below its maximum: a step of Newton's method from anywhere there ends outside the
+    set, and every later one stays outside and comes closer. The first point is that of the parabola at the maximum.
     """
     count = np.maximum(events, 1).astype(np.float64)
-    u = np.minimum(limit / count, -1e-300)
-    # Where no sample is of the other kind, the first point is the edge itself.
+    estimate = count / (count + rest)
+    highest = count * np.log(estimate) + rest * np.log1p(-np.minimum(estimate, 1 - 1e-16))
+    limit = np.where(events > 0, limit, highest - 1)
+    width = np.sqrt(2 * np.maximum(highest - limit, 0.0) * (1 - estimate) / count)
+    u = np.log(estimate) - width - 1e-12
     for _ in range(_NEWTON_STEPS):
         complement = -np.expm1(u)
-        height = events * u + rest * np.log(np.maximum(complement, 1e-300)) - limit
-        slope = events - rest * np.exp(u) / np.maximum(complement, 1e-300)
-        step = np.where(slope > 0, -height / np.where(slope > 0, slope, 1.0), 0.0)
-        u = u + np.maximum(step, 0.0)
-        if not np.any(step > 1e-14 * np.abs(u)):
+        height = count * u + rest * np.log(complement) - limit
+        step = height / (count - rest * (1 - complement) / complement)
+        u = u - step
+        if (np.abs(step) <= 1e-14 * np.abs(u)).all():
             break
     return np.asarray(u)
