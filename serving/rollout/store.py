@@ -156,6 +156,7 @@ class RolloutStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._ended: dict[str, int] = {}
 
     def create(self, spec: RolloutSpec, arms: Mapping[str, Arm]) -> RolloutFolder:
         """Hands a rollout to the controller: the folder appears whole, in one rename."""
@@ -172,7 +173,7 @@ class RolloutStore:
 
     def open(self) -> list[RolloutFolder]:
         """Returns the rollouts that have not ended, oldest first."""
-        return [folder for folder in self._folders() if (record := folder.read()) is None or not record.state.terminal]
+        return [folder for folder in self._folders() if not self._has_ended(folder)]
 
     def find(self, rollout_id: str | None) -> RolloutFolder:
         """Returns the rollout of that id, or the newest that has started or waits.
@@ -204,6 +205,20 @@ class RolloutStore:
                 if target.identity in state.went_back and not state.aborted:
                     result[target.identity] = folder.id
         return result
+
+    def _has_ended(self, folder: RolloutFolder) -> bool:
+        """Reads a state that has ended once: a controller asks twice a second, of all rollouts there ever were."""
+        try:
+            changed = (folder.path / "state.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        if self._ended.get(folder.id) == changed:
+            return True
+        record = folder.read()
+        if record is None or not record.state.terminal:
+            return False
+        self._ended[folder.id] = changed
+        return True
 
     def _folders(self) -> Iterator[RolloutFolder]:
         if not self.root.is_dir():

@@ -105,3 +105,21 @@ def test_a_dead_arm_does_not_make_the_weight_of_the_others_look_larger(tmp_path:
     found = plane.arms(observed, {"films-v2": "ab"})
     assert (found["films-v2"].weight_applied, found["films-v1"].weight_applied) == (5, 0)
     assert plane.arms(Observed(arms=arms), {}) == {}
+
+
+def test_rollouts_that_have_ended_are_not_read_again(folder: RolloutFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RolloutStore(folder.path.parent)
+    folder.write(Record(replace(new_state(SPEC, 5.0), phase=Phase.PROMOTED)))
+    assert store.open() == []
+    reads: list[str] = []
+    read = RolloutFolder.read
+
+    def counted(self: RolloutFolder) -> Record | None:
+        reads.append(self.id)
+        return read(self)
+
+    monkeypatch.setattr(RolloutFolder, "read", counted)
+    assert store.open() == []
+    assert reads == []
+    folder.write(Record(replace(new_state(SPEC, 5.0), phase=Phase.PROGRESSING)))
+    assert [found.id for found in store.open()] == [SPEC.id]
