@@ -91,8 +91,8 @@ def run_component(
     metrics: MetricsArtifact | None = None,
     report: OutputArtifact | None = None,
     surroundings: Callable[[], str | None] | None = None,
-) -> None:
-    """Runs a step as a KFP task and ends the process with the step's exit code if it fails.
+) -> dict[str, Any]:
+    """Runs a step as a KFP task and returns its result; ends the process with the step's exit code if it fails.
 
     Args:
         step: Name of the step.
@@ -188,6 +188,7 @@ def run_component(
     )
     if local is not None:
         atexit.register(_leave_at_once)
+    return final_result
 
 
 def build_request(

@@ -22,8 +22,12 @@ def evaluate(
     evaluation: Output[Artifact],
     metrics: Output[Metrics],
     report: Output[Markdown],
+    champion: str = "",
+    champion_sha256: str = "",
 ) -> None:
     """Measures a model on held-out interactions and checks the gates."""
+    import json
+
     from slipway.components.wrapper import run_component
 
     def load():  # type: ignore[no-untyped-def]
@@ -35,10 +39,11 @@ def evaluate(
         "evaluate",
         load,
         config=config,
-        place=place,
+        # On a cluster, which version serves is known only when the run has begun.
+        place=json.dumps(json.loads(place) | {"champion": champion}) if champion else place,
         inputs={"dataset": dataset.path, "features": features.path, "model": model.path},
         outputs={"output": evaluation},
-        data=data_fingerprint,
+        data=data_fingerprint + champion_sha256,
         code=code_fingerprint,
         environment=environment_fingerprint,
         timeout=timeout,

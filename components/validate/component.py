@@ -2,8 +2,10 @@
 
 # KFP reads annotations at run time: no `from __future__ import annotations` here.
 
+from typing import Optional
+
 from kfp import dsl
-from kfp.dsl import Dataset, Markdown, Metrics, Output
+from kfp.dsl import Dataset, Input, Markdown, Metrics, Output
 
 from slipway.components.image import DEFAULT_IMAGE
 
@@ -19,6 +21,7 @@ def validate(
     dataset: Output[Dataset],
     metrics: Output[Metrics],
     report: Output[Markdown],
+    tables: Optional[Input[Dataset]] = None,  # noqa: UP045 - KFP knows this spelling alone
 ) -> None:
     """Checks raw tables and writes them in canonical form."""
     from slipway.components.wrapper import run_component
@@ -33,7 +36,7 @@ def validate(
         load,
         config=config,
         place=place,
-        inputs={},
+        inputs={} if tables is None else {"tables": tables.path},
         outputs={"output": dataset},
         data=data_fingerprint,
         code=code_fingerprint,

@@ -34,7 +34,8 @@ ROW_GROUP = 122_880
 class ValidateRequest(BaseModel):
     """What to validate and where the dataset goes.
 
-    `base` is the folder that sources are relative to. `now` decides what lies in the future and what is fresh; it is
+    `base` is the folder that sources are relative to. `tables`, if given, is the artifact that holds copies of the
+    sources, a folder each, and stands for them. `now` decides what lies in the future and what is fresh; it is
     the current time by default. `memory_limit` is that of the database, as DuckDB writes sizes.
     """
 
@@ -42,6 +43,7 @@ class ValidateRequest(BaseModel):
 
     data: DataSpec
     base: Path = Path()
+    tables: Path | None = None
     output: Path
     now: AwareDatetime | None = None
     memory_limit: str = Field(default="2GB", pattern=r"^\d+(\.\d+)?\s?[KMG]i?B$")
@@ -119,7 +121,8 @@ def _open_tables(request: ValidateRequest, connection: duckdb.DuckDBPyConnection
     tables = {}
     for name, spec in specs.items():
         if spec is not None:
-            tables[name] = open_source(spec.source, request.base)
+            source, base = (spec.source, request.base) if request.tables is None else (name, request.tables)
+            tables[name] = open_source(source, base)
             tables[name].view(connection, name)
     return tables
 

@@ -12,10 +12,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from slipway.contracts.data import DataSpec
 from slipway.contracts.durations import Duration
 from slipway.contracts.evaluation import EvaluationSpec, GateSpec, gate_problems
+from slipway.contracts.project.kubernetes import KubernetesSpec
+from slipway.contracts.project.schedules import BatchPredictionSpec, RetrainingSpec, ScheduleSpec
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.contracts.split import FeaturesSpec, SplitSpec
 
-STEPS = ("validate", "featurize", "train", "evaluate", "register", "batch_predict")
+STEPS = ("observe", "extract", "validate", "featurize", "train", "evaluate", "register", "batch_predict")
 STATE_FOLDER = ".slipway"
 
 _SIZES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -125,12 +127,17 @@ class Project(_Spec):
     model: ModelSpec = ModelSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     gates: tuple[GateSpec, ...] = ()
-    steps: dict[Literal["validate", "featurize", "train", "evaluate", "register", "batch_predict"], StepSpec] = Field(
-        default_factory=dict
-    )
+    steps: dict[
+        Literal["observe", "extract", "validate", "featurize", "train", "evaluate", "register", "batch_predict"],
+        StepSpec,
+    ] = Field(default_factory=dict)
     tracking: TrackingSpec = TrackingSpec()
     serving: ServingSpec = ServingSpec()
     rollout: RolloutPolicy = RolloutPolicy()
+    kubernetes: KubernetesSpec = KubernetesSpec()
+    retraining: RetrainingSpec = RetrainingSpec()
+    batch_prediction: BatchPredictionSpec | None = None
+    schedules: tuple[ScheduleSpec, ...] = ()
 
     _path: Path = PrivateAttr(default=Path("slipway.yaml"))
 
@@ -139,6 +146,7 @@ class Project(_Spec):
         problems = [f"gates[{index}]: {problem}" for index, problem in gate_problems(self.evaluation, self.gates)]
         unknown = [view for view in self.model.features if view not in self.features.views]
         problems += [f"model.features: {view!r} is not among features.views" for view in unknown]
+        problems += _schedule_problems(self)
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -166,3 +174,15 @@ class Project(_Spec):
     def step(self, name: str) -> StepSpec:
         """Returns how the step is to be run; a step that the file does not name runs with the defaults."""
         return next((spec for step, spec in self.steps.items() if step == name), StepSpec())
+
+
+def _schedule_problems(project: Project) -> list[str]:
+    names = [schedule.name for schedule in project.schedules]
+    problems = [f"schedules: two have the name {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
+    if project.batch_prediction is None:
+        problems += [
+            f"schedules: {schedule.name!r} runs batch_prediction, which the file does not describe: add that part"
+            for schedule in project.schedules
+            if schedule.pipeline == "batch_prediction"
+        ]
+    return problems

@@ -1,0 +1,1 @@
+"""Sources as they are now, copied into an artifact of the run."""

@@ -1,0 +1,1 @@
+"""What the world outside the pipeline looks like when a run begins."""
