@@ -14,6 +14,7 @@ from slipway.contracts.durations import Duration
 from slipway.contracts.evaluation import EvaluationSpec, GateSpec, gate_problems
 from slipway.contracts.project.kubernetes import KubernetesSpec
 from slipway.contracts.project.schedules import BatchPredictionSpec, RetrainingSpec, ScheduleSpec
+from slipway.contracts.project.sweep import SweepSpec
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.contracts.split import FeaturesSpec, SplitSpec
 
@@ -138,6 +139,7 @@ class Project(_Spec):
     retraining: RetrainingSpec = RetrainingSpec()
     batch_prediction: BatchPredictionSpec | None = None
     schedules: tuple[ScheduleSpec, ...] = ()
+    sweep: SweepSpec | None = None
 
     _path: Path = PrivateAttr(default=Path("slipway.yaml"))
 
