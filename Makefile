@@ -27,7 +27,7 @@ $(BIN)/uv:
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup demo test lint bench simulate-full lock clean
 
 setup: .venv/.local-installed ## Install what the local plane needs (Debian packages, .venv)
 	@tools/system_packages.sh redis-server prometheus
@@ -49,6 +49,17 @@ lint: .venv/.dev-installed ## Style, types and import directions
 bench: .venv/.dev-installed ## Measure every figure that the README states
 	@tools/system_packages.sh redis-server prometheus
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+
+simulate-full: .venv/.dev-installed ## Simulate the standard policy beside its peers, 10,000 rollouts a cell (hours)
+	@mkdir -p build/simulation
+	@echo "[simulate] effects and traffic, with 200 rollouts a cell through decide() too"
+	@$(BIN)/slipway simulate --preset standard --runs 10000 --check 200 --compare --calibrate -o json \
+	  --plot build/simulation/effects.svg > build/simulation/effects.json
+	@echo "[simulate] equal and bad candidates on every kind of traffic"
+	@$(BIN)/slipway simulate --preset standard --rate 10 --rate 100 --effect none --effect errors+2 --effect clicks-20% \
+	  --traffic constant --traffic diurnal --traffic bursts --traffic drift --traffic bad-minutes --traffic gaps \
+	  --traffic resets --traffic restarts --traffic users --traffic sticky-users --runs 10000 --check 200 \
+	  --compare --calibrate -o json > build/simulation/traffic.json
 
 lock: | $(BIN)/uv ## Resolve the requirements anew
 	@tools/lock.sh $(BIN)/uv

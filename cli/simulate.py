@@ -47,6 +47,8 @@ _COLUMNS = (
 @click.option(
     "--window", type=click.FloatRange(1, 3600), help="Seconds between two looks. [15; 60 below 10 requests/s]"
 )
+@click.option("--healthy-for", "healthy", metavar="DURATION", default="0s", show_default=True,
+              help="Traffic before the candidate does anything differently: a fault that begins late.")  # fmt: skip
 @click.option("--users", type=click.IntRange(100), help="Number of users, in traffic that has some. [5000]")
 @click.option("--runs", type=click.IntRange(1, 1_000_000), default=200, show_default=True, help="Rollouts a cell.")
 @click.option("--check", "checked", type=click.IntRange(0), default=2, show_default=True,
@@ -69,6 +71,7 @@ def simulate(
     kinds: tuple[str, ...],
     bases: tuple[str, ...],
     window: float | None,
+    healthy: str,
     users: int | None,
     runs: int,
     checked: int,
@@ -104,6 +107,7 @@ def simulate(
         seed=seed,
         window=window,
         users=users,
+        healthy_for=_seconds(healthy),
         checked=checked,
         compare=compare,
         calibrate=calibrate,
@@ -143,6 +147,15 @@ def _policy(file: Path, preset: str | None, overrides: tuple[str, ...]) -> Rollo
     if overrides:
         raise UsageError("--set changes a project file", remedy="Leave --preset out, or set rollout.preset with --set.")
     return RolloutPolicy.model_validate({"preset": preset})
+
+
+def _seconds(text: str) -> float:
+    from slipway.contracts.durations import parse_duration
+
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _given_rates(texts: tuple[str, ...]) -> dict[str, float]:

@@ -145,3 +145,13 @@ def test_looking_all_the_time_costs_a_z_test_its_level_and_the_policy_nothing() 
     # By the law of the binomial, 300 rollouts at 5 % give more than 28 once in a thousand times.
     assert cells["slipway"].taken_back <= 28 / 300
     assert cells["z-test"].taken_back > 0.3
+
+
+def test_harm_that_begins_late_is_counted_from_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*QUICK, "--effect", "errors+10", "--healthy-for", "12m", "-o", "json"]
+    assert run_command_line(command) == 0
+    cell = json.loads(capsys.readouterr().out)["cells"][0]
+    assert (cell["taken_back"], cell["too_early"]) == (1.0, 0.0)
+    # Over two windows at half of the traffic, not after working off the good ones.
+    assert 0 < cell["seconds_to_detection"] <= 150
+    assert run_command_line([*QUICK, "--healthy-for", "soon"]) == 2

@@ -88,7 +88,8 @@ class Cell:
         promoted: Share promoted: missed where there is harm.
         not_in_time: Share taken back at a deadline.
         other: Share that ended otherwise: no data, a wrong split, a fault, or held.
-        seconds_to_detection: Median over those taken back, from the first traffic.
+        too_early: Share taken back before the candidate did anything differently; part of `taken_back`.
+        seconds_to_detection: Median over the others taken back, from the first traffic or the first difference on.
         slow_seconds_to_detection: The slowest tenth takes longer.
         seconds_to_promotion: Median over those promoted.
         bad_requests: Mean over all rollouts of the expected requests that were worse off, until the end.
@@ -109,6 +110,7 @@ class Cell:
     promoted: float
     not_in_time: float
     other: float
+    too_early: float
     seconds_to_detection: float | None
     slow_seconds_to_detection: float | None
     seconds_to_promotion: float | None
@@ -136,7 +138,9 @@ def summarise(spec: CellSpec, parts: list[Part]) -> Cell:
     """Returns what all chunks of a cell gave together."""
     rollouts = Rollouts.joined([part.rollouts for part in parts])
     rate = spec.traffic.rates[spec.effect.guardrail].rate if spec.effect.guardrail else 0.5
-    back, on = rollouts.ending == Ending.HARM, rollouts.ending == Ending.PROMOTED
+    begin = spec.traffic.healthy_for
+    early = (rollouts.ending == Ending.HARM) & (begin > 0) & (rollouts.seconds <= begin)
+    back, on = (rollouts.ending == Ending.HARM) & ~early, rollouts.ending == Ending.PROMOTED
     return Cell(
         method=spec.method,
         calibrated=spec.setting is not None,
@@ -150,8 +154,9 @@ def summarise(spec: CellSpec, parts: list[Part]) -> Cell:
         promoted=rollouts.share(Ending.PROMOTED),
         not_in_time=rollouts.share(Ending.UNPROVEN),
         other=rollouts.share(Ending.NO_DATA, Ending.FAULT, Ending.HELD, Ending.RUNNING),
-        seconds_to_detection=float(np.median(rollouts.seconds[back])) if back.any() else None,
-        slow_seconds_to_detection=float(np.quantile(rollouts.seconds[back], 0.9)) if back.any() else None,
+        too_early=float(early.mean()),
+        seconds_to_detection=float(np.median(rollouts.seconds[back]) - begin) if back.any() else None,
+        slow_seconds_to_detection=float(np.quantile(rollouts.seconds[back], 0.9) - begin) if back.any() else None,
         seconds_to_promotion=float(np.median(rollouts.seconds[on])) if on.any() else None,
         bad_requests=float(rollouts.exposed.mean()),
         checked=sum(part.checked for part in parts),

@@ -31,10 +31,10 @@ def check_plot_file(file: Path) -> None:
 
 
 def draw(cells: Sequence[Cell], file: Path, title: str) -> None:
-    """Writes a picture of the cells: a column for each amount of traffic.
+    """Writes a picture of the cells: a column for each amount of traffic, and along each, effects or kinds of traffic.
 
     Args:
-        cells: Results; those of the first kind of traffic are drawn.
+        cells: Results. Where there are several effects, those on the first kind of traffic are drawn.
         file: Where to.
         title: Line above it.
     """
@@ -43,9 +43,10 @@ def draw(cells: Sequence[Cell], file: Path, title: str) -> None:
     mpl.use("svg" if file.suffix == ".svg" else "agg")
     import matplotlib.pyplot as plt
 
-    drawn = [cell for cell in cells if cell.traffic == cells[0].traffic]
+    by_effect = len({cell.effect for cell in cells}) > 1
+    drawn = [cell for cell in cells if not by_effect or cell.traffic == cells[0].traffic]
     amounts = sorted({cell.requests_per_second for cell in drawn})
-    effects = list(dict.fromkeys(cell.effect for cell in drawn))
+    places = {(cell.traffic, cell.effect): cell.effect if by_effect else cell.traffic for cell in drawn}
     style = {
         "font.size": 8.5, "svg.fonttype": "none", "svg.hashsalt": "slipway", "axes.edgecolor": _LINES,
         "axes.labelcolor": _MUTED, "xtick.color": _MUTED, "ytick.color": _MUTED, "text.color": _INK,
@@ -56,35 +57,42 @@ def draw(cells: Sequence[Cell], file: Path, title: str) -> None:
         ("minutes to detection\n(median)", lambda cell: _minutes(cell.seconds_to_detection), True),
         ("bad requests served", lambda cell: cell.bad_requests or None, True),
     ]
+    rows = [row for row in rows if any(row[1](cell) is not None for cell in drawn)]
     with mpl.rc_context(style):
         figure, grid = plt.subplots(
             len(rows), len(amounts), sharex=True, sharey="row", squeeze=False,
-            figsize=(1.6 + 2.4 * len(amounts), 6.4), layout="constrained",
+            figsize=(max(6.4, 1.6 + 2.4 * len(amounts)), 1 + 1.8 * len(rows)), layout="constrained",
         )  # fmt: skip
         for column, amount in enumerate(amounts):
             for row, (label, value, logarithmic) in enumerate(rows):
                 axes = grid[row][column]
-                _lines(axes, [cell for cell in drawn if cell.requests_per_second == amount], effects, value)
+                _lines(axes, [cell for cell in drawn if cell.requests_per_second == amount], list(places), value)
                 if logarithmic:
                     axes.set_yscale("log")
                 if column == 0:
                     axes.set_ylabel(label)
             grid[0][column].set_title(f"{amount:g} requests/s", fontsize=9)
-            grid[-1][column].set_xticks(range(len(effects)), effects, rotation=60, ha="right")
+            grid[-1][column].set_xticks(range(len(places)), list(places.values()), rotation=60, ha="right")
         handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
         figure.suptitle(title, fontsize=10)
         figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
         plt.close(figure)
 
 
-def _lines(axes: Axes, cells: Sequence[Cell], effects: list[str], value: Callable[[Cell], float | None]) -> None:
+def _lines(
+    axes: Axes, cells: Sequence[Cell], places: list[tuple[str, str]], value: Callable[[Cell], float | None]
+) -> None:
     names = list(dict.fromkeys((cell.method, cell.calibrated) for cell in cells))
     for colour, (method, calibrated) in zip(_COLOURS, names, strict=False):
-        own = {cell.effect: value(cell) for cell in cells if (cell.method, cell.calibrated) == (method, calibrated)}
+        own = {
+            (cell.traffic, cell.effect): value(cell)
+            for cell in cells
+            if (cell.method, cell.calibrated) == (method, calibrated)
+        }
         axes.plot(
-            range(len(effects)),
-            [math.nan if (found := own.get(effect)) is None else found for effect in effects],
+            range(len(places)),
+            [math.nan if (found := own.get(place)) is None else found for place in places],
             marker="o",
             markersize=3,
             linewidth=1.1,

@@ -32,6 +32,7 @@ class Study:
         seed: Of everything.
         window: Seconds between two looks; None takes 15, and 60 below 10 requests/s.
         users: Number of users in the kinds of traffic that have some; None takes theirs.
+        healthy_for: Seconds of traffic before the candidate does anything differently.
         checked: Rollouts a cell that go through `decide` too.
         compare: Peers as their documentation shows them, too.
         calibrate: Peers set so that they take back no more equal candidates than the policy does, too.
@@ -46,6 +47,7 @@ class Study:
     seed: int = 1
     window: float | None = None
     users: int | None = None
+    healthy_for: float = 0.0
     checked: int = 2
     compare: bool = False
     calibrate: bool = False
@@ -103,7 +105,7 @@ def specs_of(study: Study, method: str = "slipway") -> list[CellSpec]:
     for name in study.traffic:
         for amount in study.requests_per_second:
             window = study.window or (_SHORT_WINDOW if amount >= _BUSY else _LONG_WINDOW)
-            model = scenario(name, TrafficModel(amount, window, study.rates))
+            model = scenario(name, TrafficModel(amount, window, study.rates, healthy_for=study.healthy_for))
             if study.users is not None and model.users:
                 model = replace(model, users=study.users)
             checked = min(study.checked, study.runs) if method == "slipway" else 0

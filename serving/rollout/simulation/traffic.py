@@ -55,6 +55,7 @@ class TrafficModel:
         spread: Each user has a rate of events of their own, beta-distributed round the base rate; the variance of
             these rates as a share of the largest possible, between 0 and 1.
         sticky: A user stays with an arm; else each request is drawn anew.
+        healthy_for: Seconds of traffic before the candidate does anything differently.
     """
 
     requests_per_second: float = 100.0
@@ -70,6 +71,7 @@ class TrafficModel:
     users: int = 0
     spread: float = 0.0
     sticky: bool = False
+    healthy_for: float = 0.0
 
 
 SCENARIOS: dict[str, tuple[str, dict[str, float]]] = {

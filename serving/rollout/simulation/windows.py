@@ -118,7 +118,7 @@ class Traffic:
             for arm, n in requests.items():
                 rate = self._people.rate(name, arm, rows, weights, base.rate)
                 rate = _moved(rate, -log_odds[rows] if base.good else log_odds[rows])
-                if arm == "candidate":
+                if arm == "candidate" and end > model.healthy_for:
                     changed = self.effect.rates(name, rate)
                     exposed += n * np.abs(changed - rate) if name == self.effect.guardrail else 0.0
                     rate = changed
