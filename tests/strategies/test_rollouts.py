@@ -113,8 +113,9 @@ def test_green_takes_over_at_once_and_blue_takes_back_within_two_seconds_of_the_
     with visitors(serving.gateway_port) as load:
         run.until_phase(Phase.WATCHING)
         assert (run.aliases.champion, serving.observed.arms["films-v1"].ready) == ("2", 2)
-        sent = load.sent
+        sent, from_blue = load.sent, load.versions["1"]
         run.until(lambda: load.sent > sent + 300)
+        assert load.versions["1"] == from_blue
         began = time.monotonic()
         run.folder.give("abort", by="a test")
         run.until(lambda: serving.applied({"films-v1": 100}))
