@@ -66,22 +66,45 @@ def take(
     )
     if candidate.n == 0 or stable.n == 0:
         return counted
-    n = candidate.n + stable.n
-    weight = candidate.n * stable.n / n
-    difference = candidate.total / candidate.n - stable.total / stable.n
-    worse = (-difference if higher_is_better else difference) * weight * BETS
-    penalty = psi(BETS * stable.n / n) * _spread(candidate, old.candidate_total, old.candidate_n)
-    penalty = penalty + psi(BETS * candidate.n / n) * _spread(stable, old.stable_total, old.stable_n)
-    ratios = np.concatenate([worse - harm * weight * BETS - penalty for harm in harms])
+    own_guess, stable_guess = (
+        (total + 0.5) / (n + 1)
+        for total, n in ((old.candidate_total, old.candidate_n), (old.stable_total, old.stable_n))
+    )
+    drawn, penalty, weight = log_increments(
+        np.array([candidate.n, candidate.total, candidate.squares, own_guess]),
+        np.array([stable.n, stable.total, stable.squares, stable_guess]),
+    )
+    worse = -drawn if higher_is_better else drawn
+    effective, difference = float(weight), candidate.total / candidate.n - stable.total / stable.n
+    ratios = np.concatenate([worse - harm * effective * BETS - penalty for harm in harms])
     return replace(
         counted,
         log_worse=tuple((np.array(old.log_worse) + worse - penalty).tolist()),
         log_better=tuple((np.array(old.log_better) - worse - penalty).tolist()),
         log_harm=tuple(update_any_time(np.array(old.log_harm), ratios, old.windows, math.inf).tolist()),
-        weight=old.weight + weight,
-        weighted=old.weighted + weight * difference,
+        weight=old.weight + effective,
+        weighted=old.weighted + effective * difference,
         windows=old.windows + 1,
     )
+
+
+def log_increments(candidate: Floats, stable: Floats) -> tuple[Floats, Floats, Floats]:
+    """Returns what one window adds to the supermartingales, for many rollouts at once.
+
+    Args:
+        candidate: Number of values (at least one), their sum, the sum of their squares, and the guess of their mean
+            that earlier windows suggest: shape [4, ...].
+        stable: Likewise.
+
+    Returns:
+        The gain where the candidate's mean is larger (minus it, where it is smaller) and the penalty that both
+        directions pay, each of shape [..., J]; and the effective sample size, shape [...].
+    """
+    n = candidate[0] + stable[0]
+    weight = candidate[0] * stable[0] / n
+    gain = (candidate[1] / candidate[0] - stable[1] / stable[0]) * weight
+    penalty = _paid(stable[0] / n, candidate) + _paid(candidate[0] / n, stable)
+    return np.asarray(gain[..., None] * BETS), penalty, np.asarray(weight)
 
 
 def log_evidence_worse(evidence: MeanEvidence, difference: float) -> float:
@@ -125,7 +148,8 @@ def psi(bet: Floats) -> Floats:
     return np.asarray(-np.log1p(-bet) - bet)
 
 
-def _spread(window: Moments, total: float, n: int) -> float:
-    """Returns the sum of squared distances of a window's values from the mean that earlier windows suggest."""
-    guess = (total + 0.5) / (n + 1)
-    return max(0.0, window.squares - 2 * guess * window.total + window.n * guess * guess)
+def _paid(share: Floats, arm: Floats) -> Floats:
+    """Returns what an arm costs: its bets, a share of the whole, and its squared distances from the guess."""
+    n, total, squares, guess = arm
+    spread = np.maximum(0.0, squares - 2 * guess * total + n * guess * guess)
+    return np.asarray(psi(share[..., None] * BETS) * spread[..., None])
