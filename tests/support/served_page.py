@@ -29,6 +29,10 @@ def eventually(condition: Callable[[], Any], seconds: float = 30.0, what: str = 
     raise AssertionError(f"{what} did not come true within {seconds} s")
 
 
+# Without certificates to load, and with room for many streams at once.
+CLIENT = httpx.Client(trust_env=False, verify=False, timeout=20, limits=httpx.Limits(max_connections=None))
+
+
 @dataclass
 class Served:
     """A page that is served."""
@@ -40,11 +44,11 @@ class Served:
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         """Returns the answer to a GET; header names have dashes where these have underscores."""
-        return httpx.get(f"{self.base}{path}", headers=_named(headers), trust_env=False)
+        return CLIENT.get(f"{self.base}{path}", headers=_named(headers))
 
     def post(self, path: str, content: Any, **headers: str) -> httpx.Response:
         """Returns the answer to a POST of JSON."""
-        return httpx.post(f"{self.base}{path}", json=content, headers=_named(headers), trust_env=False)
+        return CLIENT.post(f"{self.base}{path}", json=content, headers=_named(headers))
 
     def tell(self, rollout: str, kind: str, **headers: str) -> httpx.Response:
         """Returns the answer to a command with the token."""

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from rollout_playback import CANDIDATE, Player, create, history_of, spec_of
-from served_page import Served, eventually, served
+from served_page import CLIENT, Served, eventually, served
 
 from slipway.serving.local.layout import PlaneLayout
 from slipway.serving.rollout.event_stream import Decision
 from slipway.serving.ui.local_source import LocalSource
 from slipway.serving.ui.series import thinned
+from slipway.serving.ui.stream import LARGEST_NUMBER
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ui_server")]
 
@@ -44,7 +46,7 @@ def listen(page: Served, path: str, messages: list[tuple[str, Any]], ends: threa
 
     def collect() -> None:
         name = ""
-        with httpx.stream("GET", f"{page.base}{path}", trust_env=False, timeout=20) as response:
+        with CLIENT.stream("GET", f"{page.base}{path}") as response:
             for line in response.iter_lines():
                 if line.startswith("event: "):
                     name = line.removeprefix("event: ")
@@ -183,3 +185,24 @@ def test_a_chart_keeps_both_ends_and_every_change_of_a_verdict() -> None:
     assert len(kept) < 110
     assert {0, 1234, 1235, 2999} <= set(kept)
     assert thinned(looks[:50], 100) == looks[:50]
+
+
+def test_a_client_that_goes_away_frees_its_stream_and_none_keeps_the_page_from_stopping(tmp_path: Path) -> None:
+    create(tmp_path, spec_of(ROLLOUT))
+    with served(tmp_path) as page:
+        for _ in range(LARGEST_NUMBER + 6):
+            with CLIENT.stream("GET", f"{page.base}/api/stream") as response:
+                assert response.status_code == 200
+                assert next(response.iter_lines()).startswith("retry")
+        with contextlib.ExitStack() as opened:
+            # An iterator that is dropped would close its stream.
+            lines = [
+                opened.enter_context(CLIENT.stream("GET", f"{page.base}/api/stream")).iter_lines()
+                for _ in range(LARGEST_NUMBER)
+            ]
+            assert all(next(line).startswith("retry") for line in lines)
+            answer = page.get("/api/stream")
+            assert answer.status_code == 503
+            assert "Close some" in answer.json()["remedy"]
+            page.process.send_signal(signal.SIGTERM)
+            assert page.process.wait(timeout=20) == 0
