@@ -308,8 +308,8 @@ def _status_table(folder: RolloutFolder, record: Record | None) -> Table:
             "guardrail": verdict.guardrail + (" (dry run)" if verdict.dry_run else ""),
             "verdict": str(verdict.outcome),
             "requires": verdict.requirement,
-            "candidate": _percent(verdict.candidate_rate),
-            "stable": _percent(verdict.stable_rate),
+            "candidate": _seen(verdict.measure, verdict.candidate_rate),
+            "stable": _seen(verdict.measure, verdict.stable_rate),
             "measure": verdict.measure,
             "bounds": f"{_number(verdict.lower)} .. {_number(verdict.upper)}",
             "margin": _number(verdict.margin),
@@ -325,8 +325,11 @@ def _clock(moment: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.2f} %"
+def _seen(measure: str, value: float | None) -> str:
+    """Returns a share of events, or a mean in the unit of its values."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if measure == "mean_difference" else f"{100 * value:.2f} %"
 
 
 def _number(value: float | None) -> str:

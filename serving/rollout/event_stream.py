@@ -114,7 +114,9 @@ def _decision(rollout: str, group: Sequence[Line], last: Decision | None) -> Dec
 
 def _guardrails(look: Line) -> Iterator[dict[str, Any]]:
     for verdict in look["verdicts"]:
-        name = verdict["guardrail"]
+        # Of several latency objectives, the one that decided is shown.
+        part = verdict.get("part")
+        name = verdict["guardrail"] if part is None else f"{verdict['guardrail']}@{part:g}"
         readings = {
             reading["arm"]: {key: value for key, value in reading.items() if key not in ("guardrail", "arm")}
             for reading in look.get("readings", ())

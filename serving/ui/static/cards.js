@@ -11,9 +11,10 @@ const fact = (name, value, wide = false) => h("div", { class: wide ? "wide" : nu
 
 export function facts(verdict) {
   const measure = measureOf(verdict.measure);
+  const seen = verdict.measure === "mean_difference" ? number : percent;
   return h("dl", { class: "facts" },
-    fact("Candidate", `${percent(verdict.candidate_rate)} of ${whole(verdict.samples)}`),
-    fact("Stable", verdict.stable_samples ? `${percent(verdict.stable_rate)} of ${whole(verdict.stable_samples)}` : "no samples"),
+    fact("Candidate", `${seen(verdict.candidate_rate)} of ${whole(verdict.samples)}`),
+    fact("Stable", verdict.stable_samples ? `${seen(verdict.stable_rate)} of ${whole(verdict.stable_samples)}` : "no samples"),
     fact("Margin", measure.text(verdict.margin)),
     fact("Samples at this step", `${whole(verdict.step_samples)} of at least ${whole(verdict.minimum_samples)}`),
     fact("Evidence of harm", `${number(Math.exp(Math.min(verdict.log_evidence_harm, 50)))}; FAIL from ${number(Math.exp(verdict.log_evidence_needed))}`),
