@@ -37,6 +37,9 @@ INPUTS = {
 }
 """The artifacts that each step reads."""
 
+MODULES = {"batch_predict": "slipway.components.batch_predict.artifact"}
+"""The module of a step whose name does not say it."""
+
 
 class StepSettings(BaseModel):
     """What one step is told.
@@ -55,6 +58,7 @@ class StepSettings(BaseModel):
     timeout: str = "1h"
     retries: int = 1
     retry_backoff: str = "10s"
+    maximum_backoff: str = "30m"
 
 
 def training_settings(
@@ -62,7 +66,7 @@ def training_settings(
     *,
     champion: KnownVersion | None = None,
     memory: Path | None = None,
-    here: bool = True,
+    folder: str | None = None,
 ) -> dict[str, StepSettings]:
     """Returns the settings of each step of the training pipeline.
 
@@ -70,9 +74,11 @@ def training_settings(
         project: The project file.
         champion: The version that now serves, with which a new one is compared.
         memory: Where hashes of source files are remembered between runs.
-        here: Whether the steps run on this machine; elsewhere no path and no library of this machine means anything.
+        folder: The project's folder where the steps run; by default they run here, where the project file is. Elsewhere
+            no path, no library and no source of this machine means anything, and none is looked at.
     """
-    base = str(project.directory) if here else "."
+    here = folder is None
+    base = str(project.directory) if folder is None else folder
     configs: dict[str, dict[str, Any]] = {step: {} for step in STEPS}
     places: dict[str, dict[str, Any]] = {step: {} for step in STEPS}
     data: dict[str, str] = {}
@@ -81,7 +87,7 @@ def training_settings(
     configs["validate"] = {"data": dump["data"]}
     places["validate"] = {"base": base}
     sources = [spec.source for spec in (project.data.interactions, project.data.items, project.data.users) if spec]
-    data["validate"] = sources_fingerprint(sources, project.directory, memory)
+    data["validate"] = sources_fingerprint(sources, project.directory, memory) if here else ""
 
     configs["featurize"] = {name: dump[name] for name in ("split", "features")}
     places["featurize"] = {
@@ -98,7 +104,7 @@ def training_settings(
     candidates = [] if project.evaluation.candidates == "all" else [project.evaluation.candidates]
     data["evaluate"] = fingerprint_of(
         {
-            "candidates": sources_fingerprint(candidates, project.directory),
+            "candidates": sources_fingerprint(candidates, project.directory) if here else candidates,
             "champion": champion.sha256 if champion else None,
         }
     )
@@ -108,20 +114,27 @@ def training_settings(
 
     environment = environment_fingerprint() if here else ""
     return {
-        step: _settings(project, step, configs[step], places[step], data.get(step, ""), environment) for step in STEPS
+        step: step_settings(project, step, configs[step], places[step], data.get(step, ""), environment)
+        for step in STEPS
     }
 
 
-def _settings(
-    project: Project, step: str, config: Mapping[str, Any], place: Mapping[str, Any], data: str, environment: str
+def step_settings(
+    project: Project,
+    step: str,
+    config: Mapping[str, Any],
+    place: Mapping[str, Any],
+    data: str = "",
+    environment: str = "",
 ) -> StepSettings:
+    """Returns what one step is told; config and place are fields of its request."""
     spec = project.step(step)
     own = project.directory if _uses_own_modules(project) else None
     return StepSettings(
         config=json.dumps(config, sort_keys=True),
         place=json.dumps(place, sort_keys=True),
         data_fingerprint=data,
-        code_fingerprint=code_fingerprint(f"slipway.components.{step}.step", own),
+        code_fingerprint=code_fingerprint(MODULES.get(step, f"slipway.components.{step}.step"), own),
         environment_fingerprint=environment,
         timeout=format_duration(spec.timeout),
         retries=spec.retries,

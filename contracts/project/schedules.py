@@ -28,8 +28,12 @@ class ScheduleSpec(_Spec):
 
     `cron` has five fields: minute, hour, day of the month, month, day of the week. `overlap` says what happens when the
     previous run of this schedule still goes on: `forbid` leaves the new one out, `replace` ends the old one, `allow`
-    lets up to `maximum_concurrency` run. `catch_up` says what happens after a time without a scheduler: nothing older
-    than `catch_up_within` is started (`latest`: the last one that was missed; `none`: nothing).
+    lets up to `maximum_concurrency` run. `catch_up` says what is started after a time without a scheduler: `none`, the
+    `latest` that was missed if it is not older than `catch_up_within`, or `all`.
+
+    `scheduler` is `kubernetes` (a CronJob, in the schedule's own time zone) or `kubeflow` (a recurring run, which the
+    page of Kubeflow Pipelines shows and pauses): in the time zone of that installation, where `forbid` makes a run wait
+    for the previous one, which knows no `replace` and no `none`, but alone knows `all`.
     """
 
     name: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,18}[a-z0-9])?$")
@@ -38,7 +42,8 @@ class ScheduleSpec(_Spec):
     time_zone: str = "UTC"
     overlap: Literal["forbid", "replace", "allow"] = "forbid"
     maximum_concurrency: int = Field(default=1, ge=1, le=10)
-    catch_up: Literal["none", "latest"] = "latest"
+    scheduler: Literal["kubernetes", "kubeflow"] = "kubernetes"
+    catch_up: Literal["none", "latest", "all"] = "latest"
     catch_up_within: Duration = timedelta(hours=12)
     suspended: bool = False
 
@@ -60,6 +65,10 @@ class ScheduleSpec(_Spec):
     def _concurrency(self) -> ScheduleSpec:
         if self.overlap != "allow" and self.maximum_concurrency != 1:
             raise ValueError("maximum_concurrency above 1 needs overlap: allow")
+        if self.scheduler == "kubernetes" and self.catch_up == "all":
+            raise ValueError("catch_up: all needs scheduler: kubeflow")
+        if self.scheduler == "kubeflow" and (self.overlap == "replace" or self.catch_up == "none"):
+            raise ValueError("overlap: replace and catch_up: none need scheduler: kubernetes")
         return self
 
 
@@ -67,13 +76,13 @@ class RetrainingSpec(_Spec):
     """Training on the newest data, registered only if it does not fall behind the version that serves.
 
     `window` keeps the interactions of that length before the run's time; without one, all are used. The new model's
-    `metric` may be lower than the champion's by at most `tolerance`; by default the metric is ndcg at the project's
+    `metric` may fall behind the champion's by at most the share `tolerance`; by default it is ndcg at the project's
     first k. A gate of the project against the champion on the same metric stands instead of this one.
     """
 
     window: Duration | None = None
     metric: str | None = None
-    tolerance: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    tolerance: float = Field(default=0.02, ge=0.0, le=1.0)
 
 
 class BatchPredictionSpec(_Spec):

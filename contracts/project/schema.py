@@ -181,6 +181,13 @@ class Project(_Spec):
 def _schedule_problems(project: Project) -> list[str]:
     names = [schedule.name for schedule in project.schedules]
     problems = [f"schedules: two have the name {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
+    zone = project.kubernetes.scheduler_time_zone
+    problems += [
+        f"schedules: {schedule.name!r} is in {schedule.time_zone}, but recurring runs of Kubeflow Pipelines are in {zone}: "
+        "write scheduler: kubernetes"
+        for schedule in project.schedules
+        if schedule.scheduler == "kubeflow" and schedule.time_zone != zone
+    ]
     if project.batch_prediction is None:
         problems += [
             f"schedules: {schedule.name!r} runs batch_prediction, which the file does not describe: add that part"

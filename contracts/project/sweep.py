@@ -175,23 +175,16 @@ class EarlyStoppingSpec(_Spec):
 class TrialSpec(_Spec):
     """How a trial runs on a cluster.
 
-    `resources` stand over those of `kubernetes.steps.tune`. A TrainJob of several `nodes` is started by torchrun
-    through the training runtime `runtime`. `features` is the folder, as a pod sees it, of the artifact that trials
-    train and choose on. `timeout` holds on one machine too.
+    `resources` stand over those of `kubernetes.steps.tune`. `runtime` is the training runtime of a TrainJob. `features`
+    is the folder, as a pod sees it, of the artifact that trials train and choose on; by default `tuning/features` in
+    the project's volume. `timeout` holds on one machine too.
     """
 
     kind: Literal["Job", "TrainJob"] = "Job"
     resources: PlacementSpec = PlacementSpec()
-    nodes: int = Field(default=1, ge=1, le=64)
     runtime: str = Field(default="torch-distributed", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
     features: str | None = Field(default=None, pattern=r"^/[\w./=-]+$")
     timeout: Duration = timedelta(hours=1)
-
-    @model_validator(mode="after")
-    def _nodes_need_a_train_job(self) -> Self:
-        if self.nodes > 1 and self.kind != "TrainJob":
-            raise ValueError("several nodes need kind: TrainJob")
-        return self
 
 
 def _named(value: Any) -> Any:

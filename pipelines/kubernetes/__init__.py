@@ -1,0 +1,1 @@
+"""How steps become pods, and pipelines become objects of a cluster."""
