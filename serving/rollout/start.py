@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from slipway.contracts.bundle import bundle_digest, read_bundle
 from slipway.contracts.errors import RolloutError, ServiceError, UsageError
 from slipway.contracts.project import Project
-from slipway.contracts.rollout import ArmTarget, RolloutSpec
+from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, Guardrail, RolloutSpec
 from slipway.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry, registry_for
 from slipway.serving.local.arms import arm_for
 from slipway.serving.local.desired import Arm, arm_name, read_desired
@@ -22,6 +22,8 @@ from slipway.serving.rollout.store import RolloutFolder, RolloutStore, new_rollo
 
 TRAFFIC_SECONDS = 10.0
 """How far back the traffic is measured for the plan."""
+USER_SECONDS = (3600.0, 600.0, 60.0)
+"""How far back users are counted for it, as far as there are readings."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,15 @@ class Prepared:
 class Traffic:
     """What stable gets now: requests a second, and its rate of events per guardrail (None where there is no data).
 
-    `means` are mean and standard deviation of values, scaled to [0, 1], per guardrail of kind mean.
+    `means` are mean and standard deviation of values, scaled to [0, 1], per guardrail of kind mean. `users_per_second`
+    are users not seen before, over the longest time for which there are readings, an hour at most; None where that is
+    not known. A rollout counts users anew, so that at first more will come.
     """
 
     requests_per_second: float
     rates: dict[str, float | None]
     means: dict[str, tuple[float, float]] = field(default_factory=dict)
+    users_per_second: float | None = None
 
 
 def prepare(project: Project, versions: Sequence[str], *, retry: bool = False) -> Prepared:
@@ -112,11 +117,33 @@ def measure_traffic(prepared: Prepared) -> Traffic | None:
         now = time.time()
         earlier = reader.read(queries, Snapshot(), now - TRAFFIC_SECONDS)
         latest = reader.read(queries, earlier.snapshot, now)
+        if latest.newest is None or earlier.newest is None or latest.newest <= earlier.newest:
+            return None
+        traffic = _traffic(latest, latest.newest - earlier.newest)
+        of_users = [guardrail for guardrail in spec.policy.guardrails if guardrail.unit == "user"]
+        return traffic if not of_users else _with_users(traffic, reader, of_users, spec, now)
     finally:
         reader.close()
-    if latest.newest is None or earlier.newest is None or latest.newest <= earlier.newest:
-        return None
-    return _traffic(latest, latest.newest - earlier.newest)
+
+
+def _with_users(
+    traffic: Traffic, reader: CounterReader, guardrails: list[Guardrail], spec: RolloutSpec, now: float
+) -> Traffic:
+    """Returns the traffic with what guardrails that count users have seen, which takes longer to measure."""
+    assert spec.stable is not None
+    queries = queries_for(guardrails, (spec.stable,), spec.model, "user")
+    for seconds in USER_SECONDS:
+        earlier = reader.read(queries, Snapshot(), now - seconds)
+        if earlier.newest is None:
+            continue
+        seen = _traffic(reader.read(queries, earlier.snapshot, now), seconds)
+        return replace(
+            traffic,
+            rates=traffic.rates | {name: rate for name, rate in seen.rates.items() if name != ASSIGNMENT},
+            means=traffic.means | seen.means,
+            users_per_second=seen.requests_per_second,
+        )
+    return traffic
 
 
 def plan_rollout(prepared: Prepared) -> Plan:
@@ -135,7 +162,14 @@ def plan_rollout(prepared: Prepared) -> Plan:
         )
     known = {name: rate for name, rate in traffic.rates.items() if rate is not None}
     candidates = len(prepared.spec.candidates)
-    return plan(prepared.spec.policy, known, traffic.requests_per_second, means=traffic.means, candidates=candidates)
+    return plan(
+        prepared.spec.policy,
+        known,
+        traffic.requests_per_second,
+        means=traffic.means,
+        users_per_second=traffic.users_per_second,
+        candidates=candidates,
+    )
 
 
 def find_version(registry: Registry, model: str, text: str | None) -> ModelVersion:
