@@ -9,6 +9,7 @@ from typing import Any
 from slipway.serving.local.desired import Assignment
 from slipway.serving.local.gateway import (
     ASSIGNED_SUFFIX,
+    ASSIGNMENT_PROCESSES,
     ASSIGNMENT_SERVICE,
     MIRROR_SUFFIX,
     PREDICTION_ROUTER,
@@ -58,7 +59,7 @@ def applied_routes(internal_url: str) -> AppliedRoutes | None:
         mirrors = {_arm(copy["name"], MIRROR_SUFFIX): int(copy.get("percent", 0)) for copy in copies}
     if entrance != ASSIGNMENT_SERVICE:
         return AppliedRoutes(_weights(services), servers, mirrors)
-    drawn = _drawn_weights(sorted(servers.get(ASSIGNMENT_SERVICE, ())))
+    drawn = _drawn_weights(sorted(servers.get(ASSIGNMENT_PROCESSES, ())))
     reachable = {
         _arm(name, ASSIGNED_SUFFIX)
         for name, router in routers.items()

@@ -21,6 +21,7 @@ from slipway.contracts.metrics import LATENCY_BUCKETS, SHADOW_HEADER, SMOKE_TEST
 PREDICTION_ROUTER = "prediction"
 PREDICTION_SERVICE = "slipway-prediction"
 ASSIGNMENT_SERVICE = "slipway-assignment"
+ASSIGNMENT_PROCESSES = "slipway-assignment-processes"
 SHADOW_SERVICE = "slipway-shadow"
 MIRROR_SUFFIX, ASSIGNED_SUFFIX = "-mirror", "-assigned"
 GRPC_SERVICE = "slipway-grpc"
@@ -117,7 +118,7 @@ def routes_configuration(
         "internal-spans": {"rule": f"Path(`{_SPANS_PATH}`)", "entryPoints": ["internal"], "service": "ping@internal"},
     }
     for arm in arms:
-        services[arm.name] = _balancer(arm.urls, health_check=True)
+        services[arm.name] = _balancer(arm.urls, check=("/v2/health/ready", "1s"))
         services[f"{arm.name}-direct"] = _balancer(arm.urls)
         routers[f"{arm.name}-direct"] = {
             "rule": f"Header(`{ARM_HEADER}`, `{arm.name}`) && {_PREDICTION_PATHS}",
@@ -130,7 +131,9 @@ def routes_configuration(
     entrance = PREDICTION_SERVICE
     if assignment_urls:
         entrance = ASSIGNMENT_SERVICE
-        services[entrance] = _balancer(assignment_urls)
+        # With all of them dead, an answer by chance is better than none; noticed before the retries are used up.
+        services[ASSIGNMENT_PROCESSES] = _balancer(assignment_urls, check=("/-/ready", "200ms"))
+        services[entrance] = {"failover": {"service": ASSIGNMENT_PROCESSES, "fallback": PREDICTION_SERVICE}}
     for arm in arms if assigned or assignment_urls else ():
         _add_assigned(routers, services, arm)
     # Entry points change one after the other: a request between two configurations still finds someone to answer.
@@ -216,7 +219,7 @@ def _add_assigned(routers: dict[str, Any], services: dict[str, Any], arm: ArmRou
     target = PREDICTION_SERVICE
     if arm.weight is not None:
         target = arm.name + ASSIGNED_SUFFIX
-        services[target] = {"failover": {"service": arm.name, "fallback": PREDICTION_SERVICE, "healthCheck": {}}}
+        services[target] = {"failover": {"service": arm.name, "fallback": PREDICTION_SERVICE}}
     routers[arm.name + ASSIGNED_SUFFIX] = {
         "rule": f"Header(`{ARM_HEADER}`, `{arm.name}`) && {_PREDICTION_PATHS}",
         "entryPoints": ["assigned"],
@@ -230,11 +233,12 @@ def _mirroring(service: str, mirrors: Mapping[str, int]) -> dict[str, Any]:
     return {"mirroring": {"service": service, "mirrors": copies}}
 
 
-def _balancer(urls: Sequence[str], *, health_check: bool = False) -> dict[str, Any]:
+def _balancer(urls: Sequence[str], *, check: tuple[str, str] | None = None) -> dict[str, Any]:
+    """Returns a balancer over these addresses; `check` is path and interval of its health check."""
     balancer: dict[str, Any] = {"servers": [{"url": url} for url in urls], "serversTransport": "predictors"}
-    if health_check:
+    if check is not None:
         # The long timeout keeps a busy machine from taking healthy processes out; a dead one refuses at once.
-        balancer["healthCheck"] = {"path": "/v2/health/ready", "interval": "1s", "timeout": "3s"}
+        balancer["healthCheck"] = {"path": check[0], "interval": check[1], "timeout": "3s"}
     return {"loadBalancer": balancer}
 
 

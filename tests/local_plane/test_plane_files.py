@@ -195,7 +195,8 @@ def test_where_users_are_drawn_each_arm_has_its_own_way_and_one_that_is_gone_lea
     routes = [ArmRoute("films-v1", 50, ("http://127.0.0.1:1",)), ArmRoute("films-v2", None, ())]
     drawn = routes_configuration(routes, collector_url=None, maximum_body=1024, assignment_urls=["http://127.0.0.1:9"])
     routers, services = drawn["http"]["routers"], drawn["http"]["services"]
-    assert services[routers["prediction"]["service"]]["loadBalancer"]["servers"] == [{"url": "http://127.0.0.1:9"}]
+    entrance = services[routers["prediction"]["service"]]["failover"]
+    assert services[entrance["service"]]["loadBalancer"]["servers"] == [{"url": "http://127.0.0.1:9"}]
     assert services[routers["films-v1-assigned"]["service"]]["failover"]["service"] == "films-v1"
     assert routers["films-v2-assigned"]["service"] == PREDICTION_SERVICE
     # The processes may still send something when the public route has left them.

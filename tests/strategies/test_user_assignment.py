@@ -151,6 +151,19 @@ def test_an_arm_that_is_gone_counts_its_errors_and_its_users_are_answered_by_the
     assert counts(plane, "films-v1", "502") == errors[1]
 
 
+def test_with_every_drawing_process_dead_users_are_answered_and_the_plane_says_that_they_are_not_told_apart(
+    trial: Any, mapping: Any, visitors: Any
+) -> None:
+    plane, before = trial.plane, mapping(trial.plane)
+    with visitors(plane.gateway_port) as load:
+        plane.eventually(lambda: load.sent > 100)
+        trial.kill("router-0", "router-1")
+        plane.eventually(lambda: not trial.in_force({"films-v1": 50, "films-v2": 50}, "user"))
+        plane.eventually(lambda: trial.in_force({"films-v1": 50, "films-v2": 50}, "user"))
+    assert load.codes == {200: load.sent}
+    plane.eventually(lambda: mapping(plane) == before)
+
+
 def test_changing_between_users_and_requests_under_load_loses_no_request(trial: Any, visitors: Any) -> None:
     plane, half = trial.plane, {"films-v1": 50, "films-v2": 50}
     with visitors(plane.gateway_port) as load:
