@@ -147,6 +147,7 @@ def _guardrails(policy: RolloutPolicy) -> dict[str, dict[str, Any]]:
             "kind": guardrail.kind,
             "higher_is_better": guardrail.higher_is_better,
             "dry_run": guardrail.dry_run,
+            "margin": guardrail.margin.model_dump(exclude_none=True),
             "hard_limit": None if guardrail.hard_limit is None else guardrail.hard_limit.rate,
         }
         for guardrail in policy.guardrails

@@ -94,7 +94,8 @@ def test_every_look_can_be_opened_and_its_query_copied(opened: tuple[Served, Pla
     first = tab.locator("#log .inside").first
     assert "Rule:" in first.inner_text()
     assert "Read: films-v1" in first.inner_text()
-    assert "FAIL from" in first.inner_text()
+    assert "Evidence of harm" in first.inner_text()
+    assert "enough from" in first.inner_text()
     assert "never read as passed" in first.inner_text() or "proven not to be worse" in first.inner_text()
     first.get_by_role("button", name="Copy the query of errors, films-v2, events").click()
     first.get_by_text("Copied").wait_for()

@@ -6,6 +6,7 @@ import { interval, measureOf, number, percent, whole } from "./format.js";
 import { outcomeBadge } from "./parts.js";
 
 const cards = new Map();
+let guardrails = {};
 
 const fact = (name, value, wide = false) => h("div", { class: wide ? "wide" : null }, h("dt", {}, name), h("dd", {}, value));
 
@@ -17,8 +18,17 @@ export function facts(verdict) {
     fact("Stable", verdict.stable_samples ? `${seen(verdict.stable_rate)} of ${whole(verdict.stable_samples)}` : "no samples"),
     fact("Margin", measure.text(verdict.margin)),
     fact("Samples at this step", `${whole(verdict.step_samples)} of at least ${whole(verdict.minimum_samples)}`),
-    fact("Evidence of harm", `${number(Math.exp(Math.min(verdict.log_evidence_harm, 50)))}; FAIL from ${number(Math.exp(verdict.log_evidence_needed))}`),
+    evidence(verdict),
     fact("Interval", interval(verdict), true));
+}
+
+// Evidence is about the odds ratio; where a difference is tolerated as well, harm has to be beyond both.
+function evidence(verdict) {
+  const margin = guardrails[verdict.guardrail]?.margin ?? {};
+  const found = `${number(Math.exp(Math.min(verdict.log_evidence_harm, 50)))}; enough from ${number(Math.exp(verdict.log_evidence_needed))}`;
+  if (margin.odds_ratio === undefined) return null;
+  if (margin.absolute === undefined) return fact("Evidence of harm", found);
+  return fact("Evidence beyond the odds ratio", `${found}, if the difference is beyond ${measureOf("difference").text(margin.absolute)} too`, true);
 }
 
 function make(verdict, detail) {
@@ -53,6 +63,7 @@ function showCharts(card, verdict, points, from, to) {
 
 export function showCards(detail, series, from, to) {
   const box = byId("guardrails");
+  guardrails = detail.guardrails;
   const several = detail.candidates.length > 1;
   const keys = detail.verdicts.map((verdict) => `${verdict.guardrail}/${verdict.arm}`);
   for (const [key, card] of cards) if (!keys.includes(key)) { card.element.remove(); cards.delete(key); }

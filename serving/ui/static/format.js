@@ -50,7 +50,7 @@ export function duration(seconds) {
 export function measureOf(name) {
   if (name === "odds_ratio") return { name: "odds ratio", text: number, log: true, same: 1 };
   if (name === "difference") {
-    return { name: "difference of rates", text: (v) => (v === null || v === undefined ? "unknown" : `${number(100 * v)} points`), bare: (v) => number(100 * v), log: false, same: 0 };
+    return { name: "difference of rates", text: (v) => (v === null || v === undefined ? "unknown" : `${number(100 * v)} ${number(100 * v) === "1" ? "point" : "points"}`), bare: (v) => number(100 * v), log: false, same: 0 };
   }
   if (name === "hard_limit") return { name: "rate against its hard limit", text: percent, log: false, same: null };
   return { name: String(name).replaceAll("_", " "), text: number, log: false, same: null };
