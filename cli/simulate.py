@@ -45,7 +45,9 @@ _COLUMNS = (
 @click.option("--traffic", "kinds", metavar="KIND", multiple=True, help="Kind of traffic; `--traffic help` lists them.")
 @click.option("--base", "bases", metavar="NAME=RATE", multiple=True, help="Stable's rate of events of a guardrail.")
 @click.option(
-    "--window", type=click.FloatRange(1, 3600), help="Seconds between two looks. [15; 60 below 10 requests/s]"
+    "--window",
+    type=click.FloatRange(1, 3600),
+    help="Seconds between two looks. [15; 60 below 10 requests/s; more for a rollout of many days]",
 )
 @click.option("--healthy-for", "healthy", metavar="DURATION", default="0s", show_default=True,
               help="Traffic before the candidate does anything differently: a fault that begins late.")  # fmt: skip

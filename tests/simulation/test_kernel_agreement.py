@@ -91,6 +91,18 @@ def test_every_decision_is_the_same_on_difficult_traffic(kind: str) -> None:
         assert Ending.NO_DATA in rollouts.ending
 
 
+@pytest.mark.parametrize(("preset", "window", "effect"), [("abTest", 7200, "none"), ("abTest", 7200, "clicks+6%"),
+                                                          ("blueGreen", 15, "none"), ("blueGreen", 15, "errors+60"),
+                                                          ("careful", 60, "clicks-20%")])  # fmt: skip
+def test_presets_are_decided_the_same(preset: str, window: float, effect: str) -> None:
+    policy = RolloutPolicy.model_validate({"preset": preset, "no_data": {"hold_for": "5h"}})
+    recording, rollouts = simulated(policy, TrafficModel(20, window, event_rates(policy, {})), effect, recorded=1)
+    agreement = check(policy, recording, rollouts)
+    assert agreement.differences == ()
+    expected = {"none": Ending.UNPROVEN if preset == "abTest" else Ending.PROMOTED, "clicks+6%": Ending.PROMOTED}
+    assert rollouts.ending[0] == expected.get(effect, Ending.HARM)
+
+
 def test_a_different_decision_is_found() -> None:
     policy = RolloutPolicy.model_validate(QUICK)
     recording, rollouts = simulated(policy, TrafficModel(60, 15, event_rates(policy, {})), "errors+10", recorded=1)
@@ -103,6 +115,6 @@ def test_a_different_decision_is_found() -> None:
 
 
 def test_what_the_kernel_cannot_decide_is_named() -> None:
-    assert reason_against_kernel(RolloutPolicy.model_validate({"preset": "shadow"})) == "strategy shadow"
+    assert reason_against_kernel(RolloutPolicy.model_validate({"preset": "shadow"})) == "copies of requests"
     gated = {**QUICK, "steps": [{"weight": 10, "gate": True}, {"weight": 100}]}
     assert reason_against_kernel(RolloutPolicy.model_validate(gated)) == "a gate"

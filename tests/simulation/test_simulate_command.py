@@ -13,7 +13,7 @@ from slipway.contracts.rollout import RolloutPolicy
 from slipway.serving.rollout.simulation.cells import Cell
 from slipway.serving.rollout.simulation.effects import parse_effect
 from slipway.serving.rollout.simulation.grid import Grid
-from slipway.serving.rollout.simulation.study import Study, conduct
+from slipway.serving.rollout.simulation.study import Study, conduct, specs_of
 from slipway.serving.rollout.simulation.traffic import event_rates
 
 QUICK = ["simulate", "--preset", "standard", "--rate", "200", "--runs", "20", "--check", "1", "--processes", "1"]
@@ -155,3 +155,13 @@ def test_harm_that_begins_late_is_counted_from_its_beginning(capsys: pytest.Capt
     # Over two windows at half of the traffic, not after working off the good ones.
     assert 0 < cell["seconds_to_detection"] <= 150
     assert run_command_line([*QUICK, "--healthy-for", "soon"]) == 2
+
+
+def test_windows_are_as_long_as_the_traffic_and_the_policy_let_them_be() -> None:
+    windows = {}
+    for preset in ("standard", "abTest"):
+        policy = RolloutPolicy.model_validate({"preset": preset})
+        study = Study(policy, event_rates(policy, {}), [parse_effect("none")], (1.0, 100.0))
+        windows[preset] = [spec.traffic.window for spec in specs_of(study)]
+    # A day in windows of 15 seconds is 5,760 looks; eight days have as many.
+    assert windows == {"standard": [60, 15], "abTest": [120, 120]}

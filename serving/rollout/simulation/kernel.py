@@ -29,8 +29,8 @@ def reason_against_kernel(policy: RolloutPolicy) -> str | None:
 
     Such a policy goes through `decide` itself, a rollout at a time.
     """
-    if policy.strategy != "canary":
-        return f"strategy {policy.strategy}"
+    if policy.strategy == "shadow":
+        return "copies of requests"
     if policy.freeze:
         return "freeze windows"
     for step in policy.steps:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from slipway.serving.rollout.core.hypergeometric import Floats, Ints
 from slipway.serving.rollout.simulation.endings import Ending, Method
-from slipway.serving.rollout.simulation.windows import Bools, Traffic, Windows
+from slipway.serving.rollout.simulation.windows import Traffic, Windows
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,6 @@ def run(
     horizon: float,
     *,
     recording: Recording | None = None,
-    each: Callable[[Ints], Bools | None] | None = None,
 ) -> Rollouts:
     """Runs every rollout of a method to its end, or to the horizon.
 
@@ -84,7 +82,6 @@ def run(
         traffic: Draws the windows.
         horizon: Seconds after which a rollout that goes on is left as it is.
         recording: Takes down the first rollouts.
-        each: Called with the rollouts that go on, after every look; for progress.
     """
     exposed = np.zeros(traffic.runs)
     looks = np.zeros(traffic.runs, dtype=np.int64)
@@ -98,8 +95,6 @@ def run(
         looks[rows] += 1
         method.look(rows, windows)
         rows = method.endings.going()
-        if each is not None:
-            each(rows)
     end = traffic.look * traffic.model.window
     endings = method.endings
     return Rollouts(endings.ending, np.where(np.isnan(endings.at), end, endings.at), endings.step, exposed, looks)

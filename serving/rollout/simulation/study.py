@@ -15,6 +15,7 @@ from slipway.serving.rollout.simulation.traffic import EventRate, TrafficModel, 
 
 RATES = (1.0, 10.0, 100.0, 1000.0)
 _LONG_WINDOW, _SHORT_WINDOW, _BUSY = 60.0, 15.0, 10.0
+_MOST_LOOKS = 5760
 _NOT_SIMULATED = frozenset({"mean", "scores"})
 
 
@@ -30,7 +31,8 @@ class Study:
         traffic: Names of kinds of traffic.
         runs: Rollouts a cell.
         seed: Of everything.
-        window: Seconds between two looks; None takes 15, and 60 below 10 requests/s.
+        window: Seconds between two looks; None takes 15, and 60 below 10 requests/s, and more where a rollout may
+            take longer than a day.
         users: Number of users in the kinds of traffic that have some; None takes theirs.
         healthy_for: Seconds of traffic before the candidate does anything differently.
         checked: Rollouts a cell that go through `decide` too.
@@ -104,7 +106,8 @@ def specs_of(study: Study, method: str = "slipway") -> list[CellSpec]:
     found = []
     for name in study.traffic:
         for amount in study.requests_per_second:
-            window = study.window or (_SHORT_WINDOW if amount >= _BUSY else _LONG_WINDOW)
+            usual = _SHORT_WINDOW if amount >= _BUSY else _LONG_WINDOW
+            window = study.window or max(usual, study.policy.deadline / _MOST_LOOKS)
             model = scenario(name, TrafficModel(amount, window, study.rates, healthy_for=study.healthy_for))
             if study.users is not None and model.users:
                 model = replace(model, users=study.users)
