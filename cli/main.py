@@ -49,6 +49,7 @@ EXTRA_OF_PACKAGE = {
     "mlflow": "train", "safetensors": "train", "scipy": "train", "threadpoolctl": "train",
     "torch": "neural",
     "httpx": "serve", "kserve": "serve", "orjson": "serve", "prometheus_client": "serve",
+    "starlette": "serve", "uvicorn": "serve",
     "kfp": "pipelines",
     "jinja2": "local", "matplotlib": "local", "psutil": "local",
 }  # fmt: skip

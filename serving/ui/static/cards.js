@@ -13,9 +13,12 @@ const fact = (name, value, wide = false) => h("div", { class: wide ? "wide" : nu
 export function facts(verdict) {
   const measure = measureOf(verdict.measure);
   const seen = verdict.measure === "mean_difference" ? number : percent;
+  const level = (rate, samples) => (rate === null ? `${whole(samples)} samples` : `${seen(rate)} of ${whole(samples)}`);
   return h("dl", { class: "facts" },
-    fact("Candidate", `${seen(verdict.candidate_rate)} of ${whole(verdict.samples)}`),
-    fact("Stable", verdict.stable_samples ? `${seen(verdict.stable_rate)} of ${whole(verdict.stable_samples)}` : "no samples"),
+    fact("Candidate", level(verdict.candidate_rate, verdict.samples)),
+    fact("Stable", verdict.stable_samples ? level(verdict.stable_rate, verdict.stable_samples) : "no samples"),
+    verdict.part ? fact("Objective that decides", `${number(verdict.part)} s`) : null,
+    lift(verdict),
     fact("Margin", measure.text(verdict.margin)),
     fact("Samples at this step", `${whole(verdict.step_samples)} of at least ${whole(verdict.minimum_samples)}`),
     evidence(verdict),
@@ -29,6 +32,13 @@ function evidence(verdict) {
   if (margin.odds_ratio === undefined) return null;
   if (margin.absolute === undefined) return fact("Evidence of harm", found);
   return fact("Evidence beyond the odds ratio", `${found}, if the difference is beyond ${measureOf("difference").text(margin.absolute)} too`, true);
+}
+
+// Of the events themselves, in percent more or less than stable.
+function lift(verdict) {
+  if (verdict.lift === null || verdict.lift === undefined) return null;
+  const signed = (value) => (value === null ? "unknown" : `${value > 0 ? "+" : ""}${percent(value)}`);
+  return fact("Change of the rate", `${signed(verdict.lift)} (${signed(verdict.lift_lower)} to ${signed(verdict.lift_upper)})`);
 }
 
 function make(verdict, detail) {

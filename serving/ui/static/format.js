@@ -53,7 +53,7 @@ export function measureOf(name) {
     return { name: "difference of rates", text: (v) => (v === null || v === undefined ? "unknown" : `${number(100 * v)} ${number(100 * v) === "1" ? "point" : "points"}`), bare: (v) => number(100 * v), log: false, same: 0 };
   }
   if (name === "hard_limit") return { name: "rate against its hard limit", text: percent, log: false, same: null };
-  return { name: String(name).replaceAll("_", " "), text: number, log: false, same: null };
+  return { name: String(name).replaceAll("_", " "), text: number, log: false, same: name === "mean_difference" ? 0 : null };
 }
 
 export function interval(point) {
