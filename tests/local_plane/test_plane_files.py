@@ -212,6 +212,7 @@ def test_weights_of_users_are_known_only_where_every_process_says_the_same(
     first = {"films-v1": 50, "films-v2": 50}
     urls = ["http://127.0.0.1:8", "http://127.0.0.1:9"]
     routes = [ArmRoute("films-v1", 50, ("http://127.0.0.1:1",)), ArmRoute("films-v2", 50, ("http://127.0.0.1:2",))]
+    routes.append(ArmRoute("films-v3", 0, ("http://127.0.0.1:3",), mirror=10))
     http = routes_configuration(routes, collector_url=None, maximum_body=1024, assignment_urls=urls)["http"]
     raw = {kind: {f"{name}@file": entry for name, entry in http[kind].items()} for kind in ("routers", "services")}
     answers = {
@@ -223,6 +224,7 @@ def test_weights_of_users_are_known_only_where_every_process_says_the_same(
     found = applied.applied_routes("http://127.0.0.1:7")
     assert found is not None
     assert (found.assignment, found.weights) == ("user", first if second == first else {})
+    assert found.mirrors == {"films-v3": 10}
 
 
 def test_scrape_targets_are_written_only_when_they_change(tmp_path: Path) -> None:
