@@ -1,29 +1,125 @@
-"""`slipway compile`: the pipeline as Kubeflow Pipelines reads it."""
+"""`slipway compile`: the pipeline as Kubeflow Pipelines reads it, and the objects that put it into a cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
 import click
 
 from slipway.cli.options import file_option
 from slipway.cli.output import note
 from slipway.contracts.errors import UsageError
-from slipway.contracts.project import load_project
+from slipway.contracts.files import write_atomically
+from slipway.contracts.project import Project, load_project
+from slipway.contracts.project.schedules import PipelineName
+
+PIPELINES = tuple(name.replace("_", "-") for name in get_args(PipelineName))
+
+
+def pipeline_option(command: Any) -> Any:
+    """Adds `--pipeline`; the parameter is `pipeline: str`, one of PIPELINES."""
+    return click.option(
+        "--pipeline", type=click.Choice(PIPELINES), default="training", show_default=True, help="Which pipeline."
+    )(command)
+
+
+def parameters_of(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the parameters that NAME=VALUE texts give to a run.
+
+    Raises:
+        UsageError: One has no value.
+    """
+    parameters = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise UsageError(f"--parameter {text!r} has no value", remedy="Write --parameter name=value.")
+        parameters[name] = value
+    return parameters
 
 
 @click.command(
-    "compile", epilog="\b\nExample:\n  slipway compile --to pipeline.yaml --image registry.example/steps@sha256:..."
+    "compile",
+    epilog="\b\nExamples:\n"
+    "  slipway compile --to pipeline.yaml\n"
+    "  slipway compile --manifests deploy/ && kubectl apply -f deploy/\n"
+    "  slipway compile --pipeline retraining --manifests deploy/ --no-run",
 )
 @file_option
-@click.option("--to", "target", type=click.Path(path_type=Path), default=Path("pipeline.yaml"), show_default=True)
-@click.option("--image", help="Container image of the steps; pin it by digest.")
+@pipeline_option
+@click.option("--to", "target", type=click.Path(path_type=Path), help="File for the plain IR [default: pipeline.yaml].")
+@click.option(
+    "--manifests",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for Pipeline, PipelineVersion, the run's Job and schedules.",
+)
+@click.option("--run/--no-run", "with_run", default=True, show_default=True, help="Whether applying starts a run.")
+@click.option("--label", default="", help="Tells a run from an earlier one of the same version.")
+@click.option("--parameter", "parameters", metavar="NAME=VALUE", multiple=True, help="A parameter of the run.")
+@click.option("--image", help="One container image for all steps; pin it by digest.")
 @click.option("--set", "overrides", metavar="FIELD=VALUE", multiple=True, help="Override a field of the project file.")
-def compile_pipeline(file: Path, target: Path, image: str | None, overrides: tuple[str, ...]) -> None:
-    """Write the pipeline as plain IR YAML, for `kfp run create` or the page of Kubeflow Pipelines."""
-    from slipway.pipelines.compile import compile_training
+def compile_command(
+    file: Path,
+    pipeline: str,
+    target: Path | None,
+    manifests: Path | None,
+    with_run: bool,
+    label: str,
+    parameters: tuple[str, ...],
+    image: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Write the pipeline for a cluster; the same project gives the same bytes on every machine.
 
-    if target.suffix not in (".yaml", ".yml"):
+    The plain IR is for the page and the command line of Kubeflow Pipelines. The manifests are for kubectl and GitOps:
+    applying them makes the pipeline, its version, and one run; applying them again changes nothing.
+    """
+    from slipway.pipelines.compile import compile_pipeline
+
+    project = load_project(file, overrides)
+    name: Any = pipeline.replace("-", "_")
+    if target is None and manifests is None:
+        target = Path("pipeline.yaml")
+    if target is not None and target.suffix not in (".yaml", ".yml"):
         raise UsageError("the target must end in .yaml", where=str(target), remedy="Name one with --to.")
-    compile_training(load_project(file, overrides), target, image=image)
-    note(f"wrote {target}")
+    compiled = compile_pipeline(project, name, image=image)
+    if target is not None:
+        write_atomically(target, compiled.text)
+        note(f"wrote {target}")
+    if manifests is not None:
+        for written in write_manifests(
+            project, compiled, manifests, run=with_run, parameters=parameters_of(parameters), label=label
+        ):
+            note(f"wrote {written}")
+        note(f"next: kubectl apply -f {manifests}")
+    loose = sorted(step for step, image in compiled.images.items() if "@sha256:" not in image)
+    if loose:
+        note(f"not pinned by digest: the images of {', '.join(loose)}; see kubernetes.images in the project file")
+
+
+def write_manifests(
+    project: Project, compiled: Any, folder: Path, *, run: bool, parameters: dict[str, Any], label: str
+) -> list[Path]:
+    """Writes the objects of a compiled pipeline and returns their files, in the order in which kubectl applies them."""
+    from slipway.pipelines.kubernetes.manifests import (
+        pipeline_manifests,
+        run_manifest,
+        schedule_manifests,
+        to_yaml,
+    )
+
+    parts = {
+        "1-pipeline": pipeline_manifests(project, compiled),
+        "2-schedules": schedule_manifests(project, compiled, project.schedules),
+        "3-run": [run_manifest(project, compiled, parameters, label)] if run else [],
+    }
+    written = []
+    for part, objects in parts.items():
+        path = folder / f"{compiled.name}-{part}.yaml"
+        if objects:
+            write_atomically(path, to_yaml(objects))
+            written.append(path)
+        else:
+            path.unlink(missing_ok=True)
+    return written

@@ -11,6 +11,7 @@ environment variables where the run and the cache are (`LocalPlace`), and this m
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import sys
 import time
@@ -38,6 +39,9 @@ CACHE_VARIABLE = "SLIPWAY_CACHE_DIRECTORY"
 FORCED_VARIABLE = "SLIPWAY_FORCED_STEPS"
 RUN_ID_VARIABLE = "SLIPWAY_RUN_ID"
 EVENTS_FILE = "events.jsonl"
+
+# On a cluster the log is all that is left of a failed step: whoever follows the run finds its error after this mark.
+ERROR_MARK = "slipway-error: "
 
 # Errors that the same attempt would meet again.
 FINAL_ERRORS = (RefusedError, UsageError, DataError, EnvironmentProblemError)
@@ -169,6 +173,8 @@ def run_component(
             final=isinstance(error, FINAL_ERRORS),
             seconds=time.monotonic() - started,
         )
+        if local is None:
+            print(ERROR_MARK + json.dumps(error.to_dict(), default=str), file=sys.stderr)
         sys.exit(report_failure(step, error, outcome))
     except KeyboardInterrupt:
         sys.exit(130)

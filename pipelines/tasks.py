@@ -21,8 +21,8 @@ POD_GRACE_SECONDS = 900
 class PipelineSettings(BaseModel):
     """What a pipeline of one project is told.
 
-    `steps` are the settings of its steps, which may end early. With `pods` the pipeline is for a cluster. `notification`
-    is the configuration of the notify step, which then runs at the end whatever has become of the others.
+    `steps` are the settings of its steps, which may end early. With `pods` the pipeline is for a cluster.
+    `notification` is the configuration of the notify step, which then runs at the end whatever became of the others.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

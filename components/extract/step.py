@@ -10,6 +10,7 @@ stay, for the validate step counts them.
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from datetime import UTC
 from pathlib import Path
 
@@ -83,9 +84,7 @@ def run(request: ExtractRequest, progress: Progress) -> ExtractResult:
                 metrics[f"{name}.files"] = len(files)
                 if name == INTERACTIONS and request.window_end is not None:
                     metrics[f"{name}.rows"] = _write(name, "raw", folder, folder, request)
-                    for file in sorted(raw.rglob("*"), reverse=True):
-                        file.rmdir() if file.is_dir() else file.unlink()
-                    raw.rmdir()
+                    shutil.rmtree(raw)
         draft.metadata = {
             "window": [str(request.window_start or ""), str(request.window_end or "")],
             "sources": dict(sorted(request.tables.items())),

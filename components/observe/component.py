@@ -53,4 +53,4 @@ def observe(
         surroundings=lambda: None,
     )
     names = ["data_fingerprint", "window_start", "window_end", "bundle", "bundle_sha256"]
-    return namedtuple("Observed", names)(*(found[name] for name in names))  # type: ignore[return-value]
+    return namedtuple("Observed", names)(*(found[name] for name in names))

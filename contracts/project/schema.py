@@ -183,8 +183,8 @@ def _schedule_problems(project: Project) -> list[str]:
     problems = [f"schedules: two have the name {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
     zone = project.kubernetes.scheduler_time_zone
     problems += [
-        f"schedules: {schedule.name!r} is in {schedule.time_zone}, but recurring runs of Kubeflow Pipelines are in {zone}: "
-        "write scheduler: kubernetes"
+        f"schedules: {schedule.name!r} is in {schedule.time_zone}, but recurring runs of Kubeflow Pipelines are in "
+        f"{zone}: write scheduler: kubernetes"
         for schedule in project.schedules
         if schedule.scheduler == "kubeflow" and schedule.time_zone != zone
     ]

@@ -70,7 +70,7 @@ def _listed(project: Project) -> dict[str, ImageSpec]:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
         entries = content.get("images", content)
         rows = entries.items() if isinstance(entries, dict) else ((entry["name"], entry) for entry in entries)
-        return {name: _entry(entry, spec.registry, file) for name, entry in rows if isinstance(entry, dict)}
+        return {name: _entry(entry, spec.registry) for name, entry in rows if isinstance(entry, dict)}
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UsageError(
             f"the list of images cannot be read ({error})",
@@ -79,11 +79,10 @@ def _listed(project: Project) -> dict[str, ImageSpec]:
         ) from error
 
 
-def _entry(entry: Mapping[str, Any], registry: str | None, file: Path) -> ImageSpec:
+def _entry(entry: Mapping[str, Any], registry: str | None) -> ImageSpec:
     repository = entry.get("repository")
-    if repository is not None and registry is not None and "/" in repository:
+    if repository is not None and registry is not None:
+        # The list names where the images were built; they were pushed under the same last name.
         repository = f"{registry}/{repository.rpartition('/')[2]}"
-    elif repository is not None and registry is not None:
-        repository = f"{registry}/{repository}"
     digest = entry.get("digest") or None
     return ImageSpec(repository=repository, digest=digest, tag=entry.get("tag") or None)

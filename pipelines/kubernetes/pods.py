@@ -73,12 +73,21 @@ def pod_settings(project: Project, step: ClusterStep) -> PodSettings:
         image=image_references(project)[step],
         pull_policy=spec.images.pull_policy,
         pull_secrets=spec.images.pull_secrets,
-        placement=spec.placement(step),
+        placement=_placement(project, step),
         environment=dict(sorted(environment.items())),
         secrets=tuple(secrets),
         volumes=tuple(volumes),
         service_account=spec.service_account,
     )
+
+
+def _placement(project: Project, step: ClusterStep) -> PlacementSpec:
+    place = project.kubernetes.placement(step)
+    if step not in ("submit", "notify"):
+        return place
+    # What only sends a message needs no share of what the steps get.
+    own = project.kubernetes.steps.get(step, PlacementSpec())
+    return place.model_copy(update={"cpu": own.cpu or "50m", "memory": own.memory or "256Mi", "gpu": own.gpu})
 
 
 def project_volume(project: Project) -> VolumeSpec:
