@@ -15,8 +15,11 @@ import pytest
 from rollout_playback import CANDIDATE, Player, create, history_of, spec_of
 from served_page import CLIENT, Served, eventually, served
 
+from slipway.contracts.errors import RolloutError
+from slipway.contracts.rollout import RolloutSpec
 from slipway.serving.local.layout import PlaneLayout
 from slipway.serving.rollout.event_stream import Decision
+from slipway.serving.rollout.store import RolloutFolder
 from slipway.serving.ui.local_source import LocalSource
 from slipway.serving.ui.series import thinned
 from slipway.serving.ui.stream import LARGEST_NUMBER
@@ -206,3 +209,31 @@ def test_a_client_that_goes_away_frees_its_stream_and_none_keeps_the_page_from_s
             assert "Close some" in answer.json()["remedy"]
             page.process.send_signal(signal.SIGTERM)
             assert page.process.wait(timeout=20) == 0
+
+
+def test_a_retry_is_a_rollout_of_its_own(folder: RolloutFolder, tmp_path: Path) -> None:
+    assert Player(folder, error_rate=0.6).play(25).record.state.phase == "RolledBack"
+    tried: list[str] = []
+
+    def retry(old: RolloutSpec) -> str:
+        tried.append(old.candidates[0].version)
+        return "the-new-one"
+
+    assert LocalSource(tmp_path, retry=retry).command(folder.id, "retry", "somebody") == "the-new-one"
+    assert tried == ["2"]
+    assert folder.commands() == ()
+    with pytest.raises(RolloutError, match="pause has no effect in phase RolledBack"):
+        LocalSource(tmp_path, retry=retry).command(folder.id, "pause", "somebody")
+    with pytest.raises(RolloutError, match="cannot be tried again from here"):
+        LocalSource(tmp_path).command(folder.id, "retry", "somebody")
+
+
+def test_a_second_rollout_says_which_one_has_to_end_first(tmp_path: Path) -> None:
+    first = create(tmp_path, spec_of("20270102-000000-000-films-v2"))
+    second = create(tmp_path, spec_of("20270102-000001-000-films-v3", version=3))
+    Player(first).play(4)
+    source = LocalSource(tmp_path)
+    assert source.read(first.id)["waits_for"] is None
+    assert source.read(second.id)["waits_for"] == first.id
+    assert source.read(second.id)["commands"] == ["pause", "abort"]
+    assert source.read(first.id)["served"] is False
