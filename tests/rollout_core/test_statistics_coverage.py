@@ -55,6 +55,13 @@ def test_a_difference_of_means_is_covered_while_level_and_split_change(coverage:
     assert row.missed <= 14
 
 
+def test_users_counted_once_are_covered_where_their_requests_are_not(coverage: ModuleType) -> None:
+    assert coverage.sticky_users(120, 60, "user").missed <= 12
+    by_request = coverage.sticky_users(120, 60, "request")
+    assert by_request.missed > 24
+    assert not by_request.exact
+
+
 def test_an_interval_made_for_a_single_look_is_seen_to_miss(
     coverage: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
