@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slipway.contracts.rollout import ArmTarget, RolloutSpec
 from slipway.models.families import save_model
 from slipway.models.ids import IdIndex
 from slipway.models.interface import Catalogue
@@ -24,6 +25,10 @@ from slipway.models.matrix_factorization.model import MatrixFactorization
 from slipway.models.seen import SeenItems
 from slipway.models.standardisation import Standardisation
 from slipway.serving.local.desired import Desired, write_desired
+from slipway.serving.rollout.controller import Controller
+from slipway.serving.rollout.core.types import Phase
+from slipway.serving.rollout.local import LocalPlane
+from slipway.serving.rollout.store import RolloutFolder, RolloutStore
 
 _PLANES = Path(__file__).parents[1] / "local_plane" / "conftest.py"
 _specification = importlib.util.spec_from_file_location("planes_under_test", _PLANES)
@@ -134,7 +139,7 @@ def mapping() -> Any:
     return ask_all
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wanted() -> Any:
     """Sets what a plane should run: `wanted(plane, arms, weights, mirrors=..., assignment=...)`."""
 
@@ -144,7 +149,7 @@ def wanted() -> Any:
     return want
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_predictors() -> dict[str, Any]:
     """Settings of a plane that serves bundles, and joins and compares what is answered."""
     return {
@@ -154,9 +159,11 @@ def real_predictors() -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Callable[[float], Path]:
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
     """Writes a small model for users 0 to 59, whose item factors are shaken by so much noise."""
+
+    directory = tmp_path_factory.mktemp("bundles")
 
     def write(noise: float) -> Path:
         random = np.random.default_rng(5)
@@ -177,9 +184,68 @@ def bundle(tmp_path: Path) -> Callable[[float], Path]:
             standardisation=Standardisation.fit((), {}),
             parameters={},
         )
-        path = tmp_path / f"bundle-{noise}"
+        path = directory / str(noise)
         if not path.exists():
             save_model(model, path, name="films")
         return path
 
     return write
+
+
+ERRORS = {"name": "errors", "kind": "errors", "margin": {"odds_ratio": 1.5, "absolute": 0.05}, "requires": "noHarm"}
+NO_DATA = {"hold_for": "30s"}
+
+
+class Aliases:
+    """The part of a registry that a controller needs."""
+
+    def __init__(self) -> None:
+        self.champion = "1"
+
+    def get(self, model: str, alias: str) -> Any:
+        assert (model, alias) == ("films", "champion")
+        return type("Version", (), {"version": self.champion})
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        assert (model, alias) == ("films", "champion")
+        self.champion = version
+
+
+class Run:
+    """One rollout from version 1 to version 2, looked at until something is so."""
+
+    def __init__(self, plane: Any, policy: dict[str, Any], *, arms: list[Any] | None = None, **candidate: str) -> None:
+        self.plane = plane
+        self.aliases = Aliases()
+        arms = arms or [plane.arm("1"), plane.arm("2", environment=candidate)]
+        targets = [ArmTarget(arm=arm.name, version=arm.version, digest=f"digest-{arm.version}") for arm in arms]
+        self.spec = RolloutSpec(
+            id=f"rollout-{policy['strategy']}-{len(candidate)}",
+            model="films",
+            candidates=(targets[1],),
+            stable=targets[0],
+            policy={"guardrails": [ERRORS], "no_data": NO_DATA} | policy,
+        )
+        store = RolloutStore(plane.settings().layout.rollouts)
+        self.folder: RolloutFolder = store.create(self.spec, {arm.name: arm for arm in arms})
+        self.controller = Controller(LocalPlane(plane.directory, lambda: self.aliases), store)  # type: ignore[arg-type, return-value]
+
+    @property
+    def state(self) -> Any:
+        record = self.folder.read()
+        return None if record is None else record.state
+
+    def until(self, condition: Callable[[], bool], seconds: float = 45.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.state
+            self.controller.tick()
+            time.sleep(0.05)
+
+    def until_phase(self, phase: Phase) -> None:
+        self.until(lambda: self.state is not None and self.state.phase is phase)
+
+
+@pytest.fixture
+def rollout() -> type[Run]:
+    return Run

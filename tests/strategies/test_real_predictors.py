@@ -1,4 +1,4 @@
-"""A version that answers copies on a real plane: real predictors, and figures that equal the models' own rankings."""
+"""Real predictors: answers to copies beside the models' own rankings, and users followed through a whole A/B test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from slipway.models.families import load_model
 from slipway.models.interface import Recommender
 from slipway.models.ranking import recommend
 from slipway.serving.capture.shadow import compare
+from slipway.serving.rollout.core.types import Phase
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("strategies_shadow")]
 
@@ -31,21 +32,23 @@ def value(plane: Any, name: str, version: str) -> float:
     return sum(float(row["value"][1]) for row in rows)
 
 
-@pytest.fixture
-def shadowed(plane: Any, wanted: Any, bundle: Any, real_predictors: Any) -> tuple[Any, list[Recommender]]:
-    """Version 1 serves everyone, and version 2 gets a copy of every request."""
-    bundles = {"1": bundle(0.0), "2": bundle(0.5)}
-    arms = [plane.arm(version, replicas=1, bundle=path) for version, path in bundles.items()]
-    wanted(plane, arms, {"films-v1": 100, "films-v2": 0}, mirrors={"films-v2": 100})
-    plane.up(**real_predictors)
-    plane.eventually(lambda: plane.observed.arms["films-v2"].mirror_applied == 100)
-    return plane, [load_model(path) for path in bundles.values()]
+@pytest.fixture(scope="module")
+def served(shared_plane: Any, wanted: Any, bundle: Any, real_predictors: Any) -> Any:
+    """Version 1 serves everyone; version 2 runs."""
+    arms = [shared_plane.arm(version, replicas=1, bundle=bundle(noise)) for version, noise in (("1", 0.0), ("2", 0.5))]
+    wanted(shared_plane, arms, {"films-v1": 100, "films-v2": 0})
+    shared_plane.up(**real_predictors)
+    shared_plane.eventually(lambda: all(arm.ready == 1 for arm in shared_plane.observed.arms.values()))
+    return shared_plane, arms
 
 
 def test_answers_to_copies_are_compared_and_never_count_as_answers_without_a_click(
-    shadowed: Any, visitors: Any, counts: Any
+    served: Any, wanted: Any, visitors: Any, counts: Any
 ) -> None:
-    plane, (first, second) = shadowed
+    plane, arms = served
+    wanted(plane, arms, {"films-v1": 100, "films-v2": 0}, mirrors={"films-v2": 100})
+    plane.eventually(lambda: plane.observed.arms["films-v2"].mirror_applied == 100)
+    first, second = (load_model(arm.bundle) for arm in arms)
     users = [str(user) for user in range(USERS)]
     expected = [compare(one, other) for one, other in zip(answers(first, users), answers(second, users), strict=True)]
     with visitors(plane.gateway_port, total=5 * USERS, users=USERS) as load:
@@ -70,3 +73,28 @@ def test_answers_to_copies_are_compared_and_never_count_as_answers_without_a_cli
     for version in "12":  # a scrape that a busy machine was too late for leaves a gap
         plane.eventually(lambda version=version: value(plane, "process_cpu_seconds_total", version) > 0)
         plane.eventually(lambda version=version: value(plane, "process_resident_memory_bytes", version) > 1 << 20)
+
+
+def test_users_of_an_ab_test_see_one_version_until_it_is_decided(
+    served: Any, wanted: Any, visitors: Any, rollout: Any
+) -> None:
+    plane, arms = served
+    wanted(plane, arms, {"films-v1": 100, "films-v2": 0})
+    steps = [{"weight": 50, "minimum_dwell": "1s", "minimum_samples": 400}, {"weight": 100, "minimum_dwell": "1s"}]
+    run = rollout(plane, {"strategy": "abTest", "assignment": "user", "steps": steps}, arms=arms)
+    with visitors(plane.gateway_port, users=400) as load:
+        run.until(lambda: run.state is not None and run.state.step_since is not None)
+        load.versions_of.clear()
+        run.until(lambda: run.state.step == 1)
+        seen = {user: set(versions) for user, versions in dict(load.versions_of).items()}
+        run.until_phase(Phase.PROMOTED)
+        sent = load.sent
+        plane.eventually(lambda: load.sent > sent + 50)
+        assert plane.ask(body=b'{"instances":[{"user":"7"}]}')[1]["model_version"] == "2"
+    assert load.codes == {200: load.sent}
+    # A few answers of the last moment may come from the next step.
+    assert sum(len(versions) > 1 for versions in seen.values()) <= load.clients
+    share = sum("2" in versions for versions in seen.values()) / len(seen)
+    assert abs(share - 0.5) < 4 * (0.25 / len(seen)) ** 0.5
+    split = next(verdict for verdict in run.state.verdicts if verdict.guardrail == "errors")
+    assert split.stable_samples > 100
