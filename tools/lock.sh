@@ -8,7 +8,7 @@ resolve() {
 }
 
 resolve pyproject.toml --extra dev -o requirements/dev.txt
-for extra in data samples features train neural serve operator pipelines local; do
+for extra in data samples features train neural tune serve operator pipelines local; do
   resolve pyproject.toml --extra "$extra" --constraint requirements/dev.txt -o "requirements/$extra.txt"
 done
 echo uv setuptools | tr ' ' '\n' | resolve - -o requirements/uv.txt

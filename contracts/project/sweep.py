@@ -279,6 +279,13 @@ class SweepSpec(_Spec):
         spec = self.parameters.get(own.resource or "")
         if spec is None or spec.type != "int":
             raise ValueError(f"hyperband's resource {own.resource!r} must be among the parameters, as an int")
+        assert own.maximum_resource is not None
+        least = max(1, own.maximum_resource // own.widest_rung)
+        if (spec.min or 0) > least or (spec.max or 0) < own.maximum_resource:
+            raise ValueError(
+                f"hyperband gives {own.resource} values from {least} to {own.maximum_resource}: "
+                "its min and max must include them"
+            )
         if self.parallel_trials < own.widest_rung:
             raise ValueError(
                 f"hyperband with maximum_resource {own.maximum_resource} and eta {own.eta} starts {own.widest_rung} "
