@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,8 +46,19 @@ class Trial:
         return observed.assignment_applied == assignment and weights_in_force(weights, Observations(0.0, arms))
 
     def kill(self, *names: str) -> None:
+        pids = self.plane.pids()
         for name in names:
-            os.kill(self.plane.pids()[name], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, KeyError, TypeError):  # dead already, or not there yet
+                os.kill(pids[name], signal.SIGKILL)
+
+    def kill_until(self, condition: Callable[[], bool], *names: str) -> None:
+        """Kills these processes, again when they come again, until something is so."""
+
+        def killed() -> bool:
+            self.kill(*names)
+            return condition()
+
+        self.plane.eventually(killed)
 
 
 @pytest.fixture
@@ -140,9 +153,8 @@ def test_an_arm_that_is_gone_counts_its_errors_and_its_users_are_answered_by_the
     errors = counts(plane, "films-v2", "502"), counts(plane, "films-v1", "502")
     with visitors(plane.gateway_port) as load:
         plane.eventually(lambda: load.sent > 300)
-        trial.kill("films-v2-0", "films-v2-1")
         # The weight is told as it is: nobody gets a version that is not there.
-        plane.eventually(lambda: plane.observed.arms["films-v2"].weight_applied == 0)
+        trial.kill_until(lambda: plane.observed.arms["films-v2"].weight_applied == 0, "films-v2-0", "films-v2-1")
         load.versions_of.clear()
         plane.eventually(lambda: trial.in_force({"films-v1": 50, "films-v2": 50}, "user"))
         plane.eventually(lambda: len(load.versions_of) == 200)
@@ -157,8 +169,7 @@ def test_with_every_drawing_process_dead_users_are_answered_and_the_plane_says_t
     plane, before = trial.plane, mapping(trial.plane)
     with visitors(plane.gateway_port) as load:
         plane.eventually(lambda: load.sent > 100)
-        trial.kill("router-0", "router-1")
-        plane.eventually(lambda: not trial.in_force({"films-v1": 50, "films-v2": 50}, "user"))
+        trial.kill_until(lambda: not trial.in_force({"films-v1": 50, "films-v2": 50}, "user"), "router-0", "router-1")
         plane.eventually(lambda: trial.in_force({"films-v1": 50, "films-v2": 50}, "user"))
     assert load.codes == {200: load.sent}
     plane.eventually(lambda: mapping(plane) == before)
