@@ -56,6 +56,7 @@ class Row:
     runs: int
     windows: int
     missed: int
+    split: str = ""
     exact: bool = True
     note: str = ""
 
@@ -66,6 +67,7 @@ class Row:
         return {
             "sequence": self.sequence,
             "conditions": self.conditions,
+            "split": self.split,
             "runs": self.runs,
             "windows": self.windows,
             "missed": round(self.missed / self.runs, 4),
@@ -101,8 +103,8 @@ def odds_ratios(runs: int, windows: int, rate: float, ratio: float, split: str, 
         for evidence in (log_evidences_above(sums, grid, truth), log_evidences_below(sums, grid, truth)):
             missed |= evidence >= math.log(2 / ALPHA)
     moving = "swinging round" if swinging else "of"
-    conditions = f"rate {moving} {rate:g}, odds ratio {ratio:g}, {split}"
-    return Row("odds ratio", conditions, runs, windows, int(missed.sum()))
+    conditions = f"rate {moving} {rate:g}, odds ratio {ratio:g}"
+    return Row("odds ratio", conditions, runs, windows, int(missed.sum()), split)
 
 
 def rates(runs: int, windows: int, rate: float, *, swinging: bool) -> Row:
@@ -130,9 +132,9 @@ def differences(runs: int, windows: int, rate: float, extra: float, split: str, 
         n = np.full((2, runs), [[n_c * (window + 1)], [(REQUESTS - n_c) * (window + 1)]])
         low, high = difference_intervals(counts[0], n[0], counts[1], n[1], ALPHA)
         missed |= (extra < low) | (extra > high)
-    conditions = f"rate {'swinging round' if swinging else 'of'} {rate:g}, difference {extra:g}, {split}"
+    conditions = f"rate {'swinging round' if swinging else 'of'} {rate:g}, difference {extra:g}"
     note = "the law is that of a constant rate" if swinging else ""
-    return Row("difference of rates", conditions, runs, windows, int(missed.sum()), exact=not swinging, note=note)
+    return Row("difference of rates", conditions, runs, windows, int(missed.sum()), split, not swinging, note)
 
 
 def mean_differences(runs: int, windows: int, law: str, extra: float, split: str, *, swinging: bool) -> Row:
@@ -156,8 +158,8 @@ def mean_differences(runs: int, windows: int, law: str, extra: float, split: str
         shift = extra * weight[:, None] * means.BETS
         for log_evidence in (log_mean_exps(worse - shift), log_mean_exps(better + shift)):
             missed |= log_evidence >= math.log(2 / ALPHA)
-    conditions = f"{law} values, mean {'swinging round' if swinging else 'of'} 0.2, difference {extra:g}, {split}"
-    return Row("difference of means", conditions, runs, windows, int(missed.sum()))
+    conditions = f"{law} values, mean {'swinging round' if swinging else 'of'} 0.2, difference {extra:g}"
+    return Row("difference of means", conditions, runs, windows, int(missed.sum()), split)
 
 
 def draw(rng: np.random.Generator, law: str, mean: float, shape: tuple[int, int]) -> Floats:
@@ -183,8 +185,8 @@ def equal_scores(runs: int, windows: int, split: str, *, swinging: bool) -> Row:
             if drift.log_evidence_unequal(evidence) >= math.log(1 / ALPHA):
                 missed += 1
                 break
-    conditions = f"{'swinging' if swinging else 'constant'} histogram of 27 buckets, {split}"
-    return Row("equality of histograms", conditions, runs, windows, missed)
+    conditions = f"{'swinging' if swinging else 'constant'} histogram of 27 buckets"
+    return Row("equality of histograms", conditions, runs, windows, missed, split)
 
 
 def index_bounds(runs: int, windows: int, shift: float, split: str) -> Row:
@@ -201,7 +203,35 @@ def index_bounds(runs: int, windows: int, shift: float, split: str) -> Row:
             if not low <= truth <= high:
                 missed += 1
                 break
-    return Row("stability index", f"index of {truth:.3f}, 27 buckets, {split}", runs, windows, missed)
+    return Row("stability index", f"index of {truth:.3f}, 27 buckets", runs, windows, missed, split)
+
+
+def sticky_users(runs: int, windows: int, counted: str) -> Row:
+    """The odds ratio where each of 400 users stays with an arm and clicks at a rate of their own, equal in both arms.
+
+    A fifth of the users come in each window, with three requests. Counted are their first requests, or all of them.
+    """
+    rng, grid, users = np.random.default_rng(7), log_odds_grid(), 400
+    own_rate = rng.beta(0.5, 2.0, (runs, users))
+    candidate = rng.random((runs, users)) < 0.5
+    known = np.zeros((runs, users), dtype=bool)
+    sums, missed = np.zeros((runs, len(grid))), np.zeros(runs, dtype=bool)
+    for _ in range(windows):
+        here = rng.random((runs, users)) < 0.2
+        if counted == "user":
+            asked = (here & ~known).astype(np.int64)
+            known |= here
+        else:
+            asked = 3 * here.astype(np.int64)
+        clicks = rng.binomial(asked, own_rate)
+        n = [np.where(arm, asked, 0).sum(1) for arm in (candidate, ~candidate)]
+        x = [np.where(arm, clicks, 0).sum(1) for arm in (candidate, ~candidate)]
+        sums += log_likelihoods(x[0], n[0], n[1], x[0] + x[1], grid)
+        for evidence in (log_evidences_above(sums, grid, 0.0), log_evidences_below(sums, grid, 0.0)):
+            missed |= evidence >= math.log(2 / ALPHA)
+    note = "" if counted == "user" else "requests of one user hang together"
+    conditions = f"400 users who stay with an arm, each {counted} counted"
+    return Row("odds ratio", conditions, runs, windows, int(missed.sum()), "1:1", counted == "user", note)
 
 
 def bell(centres: NDArray[np.int64], shift: float) -> Floats:
@@ -232,19 +262,27 @@ def measurements(runs: int, windows: int) -> Iterator[Callable[[], Row]]:
     for split in SPLITS:
         yield partial(equal_scores, few, windows, split, swinging=False)
     yield partial(equal_scores, few, windows, last, swinging=True)
+    for counted in ("user", "request"):
+        yield partial(sticky_users, few, windows, counted)
     for shift in (0.0, 1.2, 3.0):
         yield partial(index_bounds, max(1, runs // 20), max(1, windows // 5), shift, "1:9")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Returns the rows as Markdown."""
-    lines = ["| bounds on | conditions | runs | windows | ever missed (95 % interval) |", "|---|---|---|---|---|"]
+    """Returns the share of runs with a miss as Markdown, one line for all splits under the same conditions."""
+    lines = [
+        f"| bounds on | conditions | runs x windows | {' | '.join(SPLITS)} |",
+        f"|---|---|---|{'---|' * len(SPLITS)}",
+    ]
+    grouped: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
-        low, high = row["interval"]
-        mark = "" if row["exact"] else " (not exact)"
+        grouped.setdefault((row["sequence"], row["conditions"]), {})[row["split"] or next(iter(SPLITS))] = row
+    for (sequence, conditions), by_split in grouped.items():
+        some = next(iter(by_split.values()))
+        shares = [f"{100 * by_split[split]['missed']:.2f} %" if split in by_split else "" for split in SPLITS]
+        mark = "" if some["exact"] else " (not exact)"
         lines.append(
-            f"| {row['sequence']}{mark} | {row['conditions']} | {row['runs']:,} | {row['windows']} "
-            f"| {100 * row['missed']:.2f} % ({100 * low:.2f} to {100 * high:.2f}) |"
+            f"| {sequence}{mark} | {conditions} | {some['runs']:,} x {some['windows']} | {' | '.join(shares)} |"
         )
     return "\n".join(lines)
 
