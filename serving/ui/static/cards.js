@@ -67,7 +67,8 @@ function showCharts(card, verdict, points, from, to) {
       card.byMeasure.set(measure, chart);
       card.charts.append(chart.element);
     }
-    card.byMeasure.get(measure).update(points.filter((point) => point.measure === measure), from, to);
+    const shown = points.map((point, index) => ({ ...point, gap: index > 0 && points[index - 1].measure !== measure }));
+    card.byMeasure.get(measure).update(shown.filter((point) => point.measure === measure), from, to);
   }
 }
 

@@ -110,39 +110,44 @@ export function intervalChart(name, measureName, higherIsBetter) {
     svg.append(above);
   }
 
-  // A bound that nothing is known about runs out of the picture, without an edge.
+  // A bound that nothing is known about runs out of the picture, without an edge. Looks that were judged by another
+  // measure leave a gap.
   function band(svg, frame, y) {
-    const points = chart.points;
-    const top = points.map((point) => (finite(point.upper) ? y(point.upper) : frame.top - 2000));
-    const bottom = points.map((point) => (finite(point.lower) ? y(point.lower) : frame.bottom + 2000));
-    const x = points.map((point) => frame.x(point.at));
-    const along = x.map((at, index) => `${at},${top[index]}`);
-    const back = x.map((at, index) => `${at},${bottom[index]}`).reverse();
-    svg.append(s("polygon", { class: "band", points: [...along, ...back].join(" ") }));
-    for (const [key, ys] of [["upper", top], ["lower", bottom], ["value", null]]) {
-      let path = "", on = false;
-      points.forEach((point, index) => {
-        const known = finite(point[key]);
-        const at = ys === null ? (known ? y(point.value) : 0) : ys[index];
-        if (known) path += `${on ? "L" : "M"}${x[index]},${at}`;
-        on = known;
-      });
-      if (path) svg.append(s("path", { class: key === "value" ? "value" : "edge", d: path }));
+    const runs = [];
+    for (const point of chart.points) {
+      if (point.gap || runs.length === 0) runs.push([]);
+      runs.at(-1).push(point);
+    }
+    for (const run of runs) {
+      const x = run.map((point) => frame.x(point.at));
+      const top = run.map((point) => (finite(point.upper) ? y(point.upper) : frame.top - 2000));
+      const bottom = run.map((point) => (finite(point.lower) ? y(point.lower) : frame.bottom + 2000));
+      const along = x.map((at, index) => `${at},${top[index]}`);
+      const back = x.map((at, index) => `${at},${bottom[index]}`).reverse();
+      svg.append(s("polygon", { class: "band", points: [...along, ...back].join(" ") }));
+      for (const [key, ys] of [["upper", top], ["lower", bottom], ["value", null]]) {
+        let path = "", on = false;
+        run.forEach((point, index) => {
+          const known = finite(point[key]);
+          if (known) path += `${on ? "L" : "M"}${x[index]},${ys === null ? y(point.value) : ys[index]}`;
+          on = known;
+        });
+        if (path) svg.append(s("path", { class: key === "value" ? "value" : "edge", d: path }));
+      }
     }
   }
 
+  // Where a verdict changed; the later one is written where two would overlap.
   function outcomes(svg, frame) {
-    let before = null;
-    let free = frame.left;
-    for (const point of chart.points) {
-      const x = Math.max(frame.x(point.at), free);
-      if (point.outcome !== before && x < frame.right - 8) {
-        const text = `${OUTCOMES[point.outcome]?.[1] ?? "•"} ${point.outcome}`;
-        const end = x > frame.right - 90;
-        svg.append(s("text", { x: end ? frame.right : x, y: 13, "text-anchor": end ? "end" : "start" }, before === null && frame.left + 80 > x ? "" : text));
-        free = x + 100;
-      }
-      before = point.outcome;
+    const changes = chart.points.filter((point, index) => index > 0 && point.outcome !== chart.points[index - 1].outcome);
+    let free = frame.right;
+    for (const point of changes.reverse()) {
+      const text = `${OUTCOMES[point.outcome]?.[1] ?? "•"} ${point.outcome}`;
+      const width = text.length * 7.5;
+      const x = Math.min(frame.x(point.at), frame.right - width);
+      if (x + width > free || x < frame.left + 80) continue;
+      svg.append(s("text", { x, y: 13 }, text));
+      free = x - 8;
     }
   }
 
