@@ -33,7 +33,7 @@ FAILED_STATES = ("FAILED", "CANCELLED", "CANCELED", "ERROR")
 class NotifyRequest(BaseModel):
     """Who is told, and how the run ended: `state` as Kubeflow Pipelines calls it, `error` its message if it has one.
 
-    `run` names the run, `on` says which ends are told. `pauses` are seconds between attempts.
+    `run` names the run, `when` says which ends are told. `pauses` are seconds between attempts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +43,7 @@ class NotifyRequest(BaseModel):
     run: str
     state: str
     error: str = ""
-    on: tuple[Literal["failed", "succeeded"], ...] = ("failed", "succeeded")
+    when: tuple[Literal["failed", "succeeded"], ...] = ("failed", "succeeded")
     webhook: bool = False
     sender: str | None = None
     to: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ def run(request: NotifyRequest, progress: Progress) -> NotifyResult:
     """Delivers the messages; what fails is in the result and in the log, and nothing is raised."""
     ended = "failed" if request.state.upper() in FAILED_STATES else "succeeded"
     ways: list[tuple[str, Callable[[], None]]] = []
-    if ended in request.on:
+    if ended in request.when:
         text = message(request)
         if request.webhook:
             ways.append(("webhook", lambda: post_webhook(_variable(WEBHOOK_VARIABLE), text)))

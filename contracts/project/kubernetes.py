@@ -198,7 +198,7 @@ class NotificationSpec(_Spec):
 
     webhook: SecretKey | None = None
     mail: MailSpec | None = None
-    on: tuple[Literal["failed", "succeeded"], ...] = ("failed", "succeeded")
+    when: tuple[Literal["failed", "succeeded"], ...] = ("failed", "succeeded")
 
     @model_validator(mode="after")
     def _somebody(self) -> NotificationSpec:

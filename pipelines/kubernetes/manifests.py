@@ -35,7 +35,9 @@ _WAVE = "argocd.argoproj.io/sync-wave"
 def pipeline_manifests(project: Project, compiled: CompiledPipeline) -> list[dict[str, Any]]:
     """Returns the Pipeline and the PipelineVersion of a compiled pipeline."""
     namespace = project.kubernetes.namespace
+    description = str(compiled.specification["pipelineInfo"].get("description", ""))
     spec: dict[str, Any] = {
+        "description": description,
         "pipelineName": compiled.name,
         "displayName": compiled.version,
         "pipelineSpec": compiled.specification,
@@ -47,7 +49,7 @@ def pipeline_manifests(project: Project, compiled: CompiledPipeline) -> list[dic
             "apiVersion": GROUP,
             "kind": "Pipeline",
             "metadata": _metadata(project, compiled.name, namespace, wave=0),
-            "spec": {"displayName": compiled.name},
+            "spec": {"displayName": compiled.name, "description": description},
         },
         {
             "apiVersion": GROUP,

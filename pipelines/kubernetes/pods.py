@@ -182,7 +182,7 @@ def pod_template(
             | ({"subPath": volume.sub_path} if volume.sub_path else {})
         )
         volumes.append({"name": f"volume-{number}", **_volume_source(volume)})
-    variables = [
+    variables: list[dict[str, Any]] = [
         {"name": key, "value": value} for key, value in (settings.environment | dict(environment or {})).items()
     ]
     variables += [

@@ -44,7 +44,7 @@ def cluster_settings(project: Project, pipeline: PipelineName = "training") -> P
         content = {
             "project": project.name,
             "pipeline": pipeline,
-            "on": list(notification.on),
+            "when": list(notification.when),
             "webhook": notification.webhook is not None,
             "sender": notification.mail.sender if notification.mail else None,
             "to": list(notification.mail.to) if notification.mail else [],
