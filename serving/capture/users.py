@@ -28,6 +28,8 @@ QUIET_SECONDS = 3600.0
 _SHARDS = 4096
 _TIMEOUT = 1.0
 _COMPLAIN_SECONDS = 60.0
+_PAUSE_SECONDS = 5.0
+"""After a failure, so that a Redis which hangs does not hold up the predictions that are joined without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +143,13 @@ class RedisUsers:
         self._script = self._client.register_script(_SCRIPT)
         self._project = project
         self._settings = (quiet, round(expiry), max(1, maximum // _SHARDS), _SHARDS)
-        self._complained = -_COMPLAIN_SECONDS
+        self._complained = self._failed = float("-inf")
 
     async def first(self, sightings: Sequence[Sighting], now: float) -> list[bool]:
         """Remembers these users; see UserMemory."""
         result = [False] * len(sightings)
+        if time.monotonic() - self._failed < _PAUSE_SECONDS:
+            return result
         by_model: dict[str, list[int]] = {}
         for index, sighting in enumerate(sightings):
             by_model.setdefault(sighting.model, []).append(index)
@@ -160,7 +164,7 @@ class RedisUsers:
                 answers = await self._script(keys=[f"{base}versions", base], args=arguments)
             except (RedisError, OSError) as error:
                 self._complain(error)
-                continue
+                return result
             for index, answer in zip(indices, answers, strict=True):
                 result[index] = answer == 1
         return result
@@ -170,7 +174,7 @@ class RedisUsers:
         await self._client.aclose()
 
     def _complain(self, error: Exception) -> None:
-        moment = time.monotonic()
+        self._failed = moment = time.monotonic()
         if moment - self._complained >= _COMPLAIN_SECONDS:
             self._complained = moment
             logger.warning("Users are not counted while Redis does not answer: %s", error)

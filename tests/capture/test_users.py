@@ -135,7 +135,7 @@ def test_when_counting_starts_anew_the_old_sets_are_gone(redis_url: str) -> None
         await memory.close()
 
     asyncio.run(play())
-    assert len(list(client.scan_iter("slipway:*"))) == 2  # The versions, and the one set that ann is in.
+    assert len(set(client.scan_iter("slipway:*"))) == 2  # The versions, and the one set that ann is in.
 
 
 def test_without_redis_nobody_is_counted_and_nobody_waits_long() -> None:
@@ -148,6 +148,48 @@ def test_without_redis_nobody_is_counted_and_nobody_waits_long() -> None:
     started = time.monotonic()
     assert asyncio.run(play()) == [False, False]
     assert time.monotonic() - started < 3
+
+
+def test_a_redis_that_hangs_holds_up_one_batch_and_not_every_one() -> None:
+    async def play() -> float:
+        silent = await asyncio.start_server(lambda *_: asyncio.sleep(30), "127.0.0.1", 0)
+        memory = RedisUsers(f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}/0")
+        await memory.first(sightings(("1", "ann")), START)
+        started = time.monotonic()
+        for _ in range(100):
+            assert await memory.first(sightings(("1", "ann")), START) == [False]
+        spent = time.monotonic() - started
+        await memory.close()
+        silent.close()
+        return spent
+
+    assert asyncio.run(play()) < 0.5
+
+
+@pytest.mark.integration
+def test_users_are_counted_again_when_redis_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slipway.serving.capture.users._PAUSE_SECONDS", 0.0)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+
+    async def play() -> None:
+        memory = RedisUsers(f"redis://127.0.0.1:{port}/0")
+        assert await memory.first(sightings(("1", "ann")), START) == [False]
+        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 20
+            while await memory.first(sightings(("1", "ann")), START) != [True]:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            assert await memory.first(sightings(("1", "ann")), START) == [False]
+        finally:
+            await memory.close()
+            process.terminate()
+            process.wait(10)
+
+    asyncio.run(play())
 
 
 class Day:

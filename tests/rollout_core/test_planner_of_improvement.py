@@ -163,6 +163,16 @@ def test_what_is_not_known_of_stable_is_named() -> None:
     assert math.isfinite(planned.seconds)
 
 
+def test_requests_of_users_who_stay_are_called_what_they_are() -> None:
+    clicks = {"name": "clicks", "kind": "clicks", "margin": {"odds_ratio": 0.9}}
+    planned = plan(policy_of(clicks, assignment="user"), {"clicks": 0.2}, 1000)
+    assert planned.clustered == ("clicks",)
+    assert "set `unit: user`" in "\n".join(planned.lines())
+    assert plan(policy_of(clicks), {"clicks": 0.2}, 1000).clustered == ()
+    of_users = policy_of({**clicks, "unit": "user"}, assignment="user")
+    assert plan(of_users, {"clicks": 0.2}, 1000, users_per_second=100).clustered == ()
+
+
 def test_several_objectives_are_planned_by_the_hardest() -> None:
     slow = {"name": "slow", "kind": "latency", "objectives": [0.1, 1.0], "margin": {"odds_ratio": 1.5}}
     one = {"name": "slow", "kind": "latency", "objective": 0.1, "margin": {"odds_ratio": 1.5}}

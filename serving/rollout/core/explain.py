@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from slipway.contracts.durations import describe_seconds
 from slipway.contracts.rollout import Guardrail, RolloutPolicy
@@ -57,15 +58,16 @@ def _rates(verdict: Verdict, guardrail: Guardrail, noun: str) -> str:
     return rates
 
 
-def split_sentence(verdict: Verdict, weight: int) -> str:
-    """Returns what the check of the traffic split says."""
+def split_sentence(verdict: Verdict, weight: int, assignment: Literal["request", "user"]) -> str:
+    """Returns what the check of the traffic split says; it counts requests, or new users where users stay."""
+    counted = "requests" if assignment == "request" else "new users"
     share = f"the candidate got {_percent(verdict.candidate_rate)} of {verdict.samples + verdict.stable_samples:,}"
     if verdict.outcome is Outcome.ERROR:
         return (
-            f"Traffic is not split as set: {share} requests at weight {weight} %; "
+            f"Traffic is not split as set: {share} {counted} at weight {weight} %; "
             f"no comparison counts until this is mended"
         )
-    return f"Traffic is split as set: {share} requests at weight {weight} %"
+    return f"Traffic is split as set: {share} {counted} at weight {weight} %"
 
 
 def explain(state: State, policy: RolloutPolicy, now: float) -> str:

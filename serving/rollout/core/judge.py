@@ -310,4 +310,4 @@ def _judge_split(state: State, arm: str, policy: RolloutPolicy, levels: Levels) 
         log_evidence_needed=levels.log_mismatch_needed,
         explanation="",
     )
-    return replace(verdict, explanation=split_sentence(verdict, state.weights.get(arm, 0)))
+    return replace(verdict, explanation=split_sentence(verdict, state.weights.get(arm, 0), policy.assignment))

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from slipway.contracts.durations import describe_seconds
 from slipway.contracts.errors import RolloutError
 from slipway.contracts.rollout import Guardrail, Margin, RolloutPolicy
 from slipway.serving.rollout.core.hypergeometric import Floats
+from slipway.serving.rollout.core.plans import Detectable, Plan, StepPlan, written_count, written_time
 from slipway.serving.rollout.core.sample_size import (
     UNLUCKY,
     Split,
@@ -22,102 +22,6 @@ from slipway.serving.rollout.core.sample_size import (
 )
 
 __all__ = ["Detectable", "Plan", "StepPlan", "plan", "requests_to_prove"]
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """What one step takes.
-
-    Args:
-        weight: Percent for the candidate.
-        requirement: The strictest that a guardrail has here.
-        requests: Requests that come in until every guardrail that counts them is fulfilled, typically; infinite if
-            never. Copies for a mirrored step come on top.
-        unlucky_requests: The same, for the unluckiest tenth of rollouts.
-        seconds: Time at the step: until every guardrail is fulfilled, but at least the shortest dwell.
-        slowest: The guardrail that takes longest, or "" where the dwell does.
-        mirror: Percent of requests that the candidate gets copies of.
-        users: Users until every guardrail that counts users is fulfilled, typically.
-    """
-
-    weight: int
-    requirement: str
-    requests: float
-    unlucky_requests: float
-    seconds: float
-    unlucky_seconds: float
-    slowest: str
-    mirror: int = 0
-    users: float = 0.0
-
-
-@dataclass(frozen=True)
-class Detectable:
-    """The smallest improvement that a step finds by its deadline, with a power of 80 %.
-
-    Args:
-        guardrail: Which one must get better.
-        step: Index of the step.
-        units: Requests or users that come by then, as `unit` says.
-        effect: Odds ratio of events, or difference of means in the unit of the values.
-        lift: The odds ratio as a relative change of stable's rate; None for a mean.
-    """
-
-    guardrail: str
-    step: int
-    units: float
-    unit: str
-    effect: float
-    lift: float | None
-
-    def line(self) -> str:
-        """Returns it as a line to print."""
-        effect = f"a difference of {self.effect:.3g}" if self.lift is None else f"a lift of {100 * self.lift:+.3g} %"
-        return (
-            f"{self.guardrail} must get better at step {self.step + 1}: with {_count(self.units)} {self.unit}s by its "
-            f"deadline, {effect} is found in 8 of 10 rollouts, a smaller one more rarely"
-        )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The steps of a rollout with what they take at a rate of requests.
-
-    `unplanned` names guardrails of which stable's rate (or spread, or histogram) is not known; `untimed` those that
-    count users, where it is not known how many users come.
-    """
-
-    steps: tuple[StepPlan, ...]
-    requests_per_second: float
-    unplanned: tuple[str, ...] = ()
-    untimed: tuple[str, ...] = ()
-    detectable: tuple[Detectable, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        """Typical time from the first traffic to promotion."""
-        return sum(step.seconds for step in self.steps)
-
-    def lines(self) -> list[str]:
-        """Returns the plan as lines to print."""
-        lines = [f"{'weight':>7} {'requires':>9} {'requests':>10} {'time':>8} {'unlucky':>8}  slowest"]
-        for step in self.steps:
-            share = f"{step.weight:>6}%" if not step.mirror else f"{f'+{step.mirror}':>6}%"
-            users = f" and {_count(step.users)} users" if step.users else ""
-            lines.append(
-                f"{share} {step.requirement:>9} {_count(step.requests):>10} {_time(step.seconds):>8} "
-                f"{_time(step.unlucky_seconds):>8}  {step.slowest or 'dwell time'}{users}"
-            )
-        lines.append(
-            f"at {self.requests_per_second:.3g} requests/s: {_time(self.seconds)} in all "
-            "if it is just as good; a better version is proven sooner"
-        )
-        lines.extend(found.line() for found in self.detectable)
-        if self.untimed:
-            lines.append(f"counts users, and how many come is not known: {', '.join(self.untimed)}")
-        if self.unplanned:
-            lines.append(f"not planned, since stable's rate is not known: {', '.join(self.unplanned)}")
-        return lines
 
 
 @dataclass(frozen=True)
@@ -250,8 +154,14 @@ def _plan(world: _World) -> Plan:
         world.requests_per_second,
         tuple(guardrail.name for guardrail in deciding if guardrail.name not in names),
         tuple(guardrail.name for guardrail in known if world.per_second(guardrail) is None),
+        tuple(guardrail.name for guardrail in deciding if _is_clustered(policy, guardrail)),
         tuple(found),
     )
+
+
+def _is_clustered(policy: RolloutPolicy, guardrail: Guardrail) -> bool:
+    """Returns whether requests are counted as independent that are not: habits of users who stay with a version."""
+    return policy.assignment == "user" and guardrail.kind in ("clicks", "mean") and guardrail.unit == "request"
 
 
 def _let_pass(world: _World, index: int, known: list[Guardrail], evidence: dict[str, Floats], seconds: float) -> None:
@@ -334,8 +244,8 @@ def _refusal(world: _World, planned: Plan, index: int, limit: float) -> RolloutE
     share = f"{step.weight} %" if not step.mirror else f"copies of {step.mirror} %"
     if math.isfinite(units):
         need = (
-            f"would need {_count(units)} {unit} at {share}, {_time(step.seconds)} at {rate:.3g} {unit}/s; "
-            f"the deadline leaves {_time(limit)}"
+            f"would need {written_count(units)} {unit} at {share}, {written_time(step.seconds)} "
+            f"at {rate:.3g} {unit}/s; the deadline leaves {written_time(limit)}"
         )
     elif step.mirror and guardrail is not None and guardrail.is_feedback:
         need = f"can never be fed at {share}: no user sees the answers to copies, and none gives feedback on them"
@@ -345,7 +255,7 @@ def _refusal(world: _World, planned: Plan, index: int, limit: float) -> RolloutE
         need = f"can never be proven at {share}: its events tell nothing at these rates"
     remedies = []
     if math.isfinite(step.seconds):
-        remedies.append(f"a deadline of {_time(1.2 * step.seconds)}")
+        remedies.append(f"a deadline of {written_time(1.2 * step.seconds)}")
         remedies.append(f"{math.ceil(1.1 * units / limit):,} {unit}/s" if limit > 0 else "more traffic")
     margin = _margin_that_fits(world, planned, index, limit)
     if margin is not None:
@@ -390,11 +300,3 @@ def _seconds(units: float, rate: float | None) -> float:
     if units <= 0 or rate is None:
         return 0.0
     return units / rate if rate > 0 else math.inf
-
-
-def _count(units: float) -> str:
-    return f"{math.ceil(units):,}" if math.isfinite(units) else "never"
-
-
-def _time(seconds: float) -> str:
-    return describe_seconds(seconds) if math.isfinite(seconds) else "never"
