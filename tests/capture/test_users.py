@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry, generate_latest
 
-from slipway.contracts.events import FeedbackData, PredictionEvent, RequestSigner, prediction_event
+from slipway.contracts.events import FeedbackData, PredictionEvent, RequestSigner, load_or_create_key, prediction_event
 from slipway.serving.capture.app import Collector
 from slipway.serving.capture.counts import JoinedCounts, Outcome
 from slipway.serving.capture.users import LocalUsers, RedisUsers, Sighting, UserMemory
@@ -303,3 +306,82 @@ def test_a_scrape_never_sees_a_click_without_its_request() -> None:
     done.set()
     thread.join()
     assert not any(torn)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def call(port: int, method: str, path: str, body: Any = None) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, path, None if body is None else json.dumps(body).encode())
+    answer = connection.getresponse().read().decode()
+    connection.close()
+    return answer
+
+
+def shown(port: int, metric: str) -> float:
+    """Returns a counter of version 2 as a scrape sees it."""
+    page = call(port, "GET", "/metrics").splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in page if line.startswith(f"{metric}{{") and '"2"' in line)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.integration
+def test_a_collector_that_was_killed_counts_no_user_twice(redis_url: str, tmp_path: Path) -> None:
+    redis.Redis.from_url(redis_url).flushall()
+    signer = RequestSigner(load_or_create_key(tmp_path / "key"))
+
+    def start(port: int, metrics_port: int) -> subprocess.Popen[bytes]:
+        command = (
+            *(
+                sys.executable,
+                "-m",
+                "slipway.serving.capture",
+                "--port",
+                str(port),
+                "--metrics-port",
+                str(metrics_port),
+            ),
+            *("--key-file", str(tmp_path / "key"), "--wait", "0.5", "--expiry", "60"),
+            *("--directory", str(tmp_path / "captured"), "--redis", redis_url, "--project", "films"),
+            "--value=watch=100.0",
+        )
+        process = subprocess.Popen(command)
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        return process
+
+    def ask(port: int, user: str, watched: float) -> None:
+        now = time.time()
+        data = {
+            "request_id": signer.issue("films", "2", now), "model": "films", "version": "2", "latency_ms": 1.0,
+            "entities": [{"user": signer.hash_user(user), "items": ["a"]}],
+        }  # fmt: skip
+        assert json.loads(call(port, "POST", "/events", [prediction_event(data, seconds=now)]))["accepted"] == 1
+        feedback = {"request_id": data["request_id"], "item": "a", "type": "watch", "value": watched}
+        assert json.loads(call(port, "POST", "/v1/feedback", feedback)) == {"outcome": "accepted"}
+
+    port, metrics_port = free_port(), free_port()
+    first = start(port, metrics_port)
+    ask(port, "ann", 40.0)
+    wait_for(lambda: shown(metrics_port, "slipway_joined_users_total") == 1)
+    assert shown(metrics_port, "slipway_joined_user_value_squares_total") == 1600
+    first.kill()
+    first.wait(10)
+    port, metrics_port = free_port(), free_port()
+    second = start(port, metrics_port)
+    ask(port, "ann", 10.0)
+    ask(port, "bob", 20.0)
+    wait_for(lambda: shown(metrics_port, "slipway_joined_requests_total") == 2)
+    assert shown(metrics_port, "slipway_joined_users_total") == 1
+    assert shown(metrics_port, "slipway_joined_user_value_total") == 20
+    second.terminate()
+    assert second.wait(10) == 0
