@@ -99,6 +99,20 @@ class ParameterSpec(_Spec):
     log: bool = False
     values: tuple[Scalar | tuple[Scalar, ...], ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_with_exponents(cls, content: Any) -> Any:
+        """Reads 1e-5 as the number that it is; YAML takes it for text."""
+        if (
+            not isinstance(content, dict)
+            or content.get("type") != "discrete"
+            or not isinstance(content.get("values"), list)
+        ):
+            return content
+        return content | {
+            "values": [read_text(value) if isinstance(value, str) else value for value in content["values"]]
+        }
+
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
         if self.type in ("categorical", "discrete"):

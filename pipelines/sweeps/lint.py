@@ -327,7 +327,8 @@ def _types_and_lost_fields(document: Mapping[str, Any]) -> Iterator[Finding]:
             known = model.from_dict(dict(content)).to_dict()
         except ValidationError as error:
             for problem in error.errors(include_url=False):
-                yield Finding(".".join(filter(None, (path, *map(str, problem["loc"])))), problem["msg"])
+                # The models say which of them found the fault, not where in the document that one stands.
+                yield Finding(".".join((error.title.removeprefix("V1beta1"), *map(str, problem["loc"]))), problem["msg"])
             continue
         yield from _lost(content, known, path)
 
