@@ -181,6 +181,10 @@ class RolloutPolicy(Part):
         wanted = guardrail.requires or chosen.requires or ("proven" if step == last else "noHarm")
         return "proven" if wanted == "better" and not self.at_step(step, guardrail).can_improve else wanted
 
+    def applies(self, step: int, guardrail: Guardrail) -> bool:
+        """Returns whether a step asks for a guardrail: no user answers to a copy, so nothing waits for feedback there."""
+        return not (self.steps[step].mirror and guardrail.is_feedback)
+
     def at_step(self, step: int, guardrail: Guardrail) -> Guardrail:
         """Returns the guardrail with the margin that it has at a step.
 

@@ -103,7 +103,7 @@ class World:
             n = taken.get(arm, total - sum(taken.values()))
             copies = round(total * self.mirrors.get(arm, 0) / 100)
             for name, rate in {**RATES, **rates_of[arm]}.items():
-                answered = n + copies
+                answered = n if name == "clicks" else n + copies  # no user answers to a copy
                 events = int(self.rng.binomial(answered, rate))
                 counts.append(WindowCount(name, arm, self.now, self.now + 1, events, answered))
             counts.append(WindowCount(ASSIGNMENT, arm, self.now, self.now + 1, 0, n))

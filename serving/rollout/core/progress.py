@@ -88,12 +88,18 @@ def _require(state: State, policy: RolloutPolicy, dwell: float, now: float) -> S
         return _inconclusive(state, policy, now)
     if ready:
         return replace(state, reason=f"{_fulfilled(state, ready)} {describe_seconds(due - dwell)} left.")
-    waiting = ", ".join(dict.fromkeys(f"{verdict.guardrail} ({verdict.requirement})" for verdict in _open(state)))
+    waiting = ", ".join(dict.fromkeys(f"{verdict.guardrail} ({verdict.requirement})" for verdict in _open(state, policy)))
     return replace(state, reason=f"{_at(state, policy)}; waiting for {waiting or 'the first readings'}.")
 
 
-def _open(state: State) -> list[Verdict]:
-    return [verdict for verdict in deciding(state) if not verdict.met]
+def _asked(state: State, policy: RolloutPolicy) -> list[Verdict]:
+    """Returns the verdicts that this step is about: copies of requests get no feedback, and wait for none."""
+    idle = {one.name for one in policy.guardrails if not policy.applies(state.step, one)}
+    return [verdict for verdict in deciding(state) if verdict.guardrail not in idle]
+
+
+def _open(state: State, policy: RolloutPolicy) -> list[Verdict]:
+    return [verdict for verdict in _asked(state, policy) if not verdict.met]
 
 
 def _fulfilled(state: State, ready: list[Target]) -> str:
@@ -107,7 +113,7 @@ def _ready_to_go_on(state: State, policy: RolloutPolicy) -> list[Target]:
     step = policy.steps[state.step]
     if not step.compares and step.weight == 0:
         return list(state.active)
-    unmet = {verdict.arm for verdict in _open(state)}
+    unmet = {verdict.arm for verdict in _open(state, policy)}
     ready = [target for target in state.active if target.arm not in unmet and _all_judged(state, policy, target)]
     return ready if len(ready) == len(state.active) or _one_goes_on(state, policy) else []
 
@@ -141,7 +147,7 @@ def _merit(state: State, policy: RolloutPolicy, target: Target) -> tuple[bool, f
 
 def _all_judged(state: State, policy: RolloutPolicy, target: Target) -> bool:
     judged = {verdict.guardrail for verdict in state.verdicts if verdict.arm == target.arm}
-    return all(guardrail.name in judged for guardrail in policy.guardrails)
+    return all(one.name in judged for one in policy.guardrails if policy.applies(state.step, one))
 
 
 def _without_data(state: State, policy: RolloutPolicy, now: float) -> str | None:
@@ -150,6 +156,8 @@ def _without_data(state: State, policy: RolloutPolicy, now: float) -> str | None
     if (step.weight == 0 and not step.mirror) or state.step_since is None:
         return None
     for guardrail in policy.guardrails:
+        if not policy.applies(state.step, guardrail):
+            continue
         clock = state.clocks.get(guardrail.name, Clock())
         since = max(state.step_since, clock.last_data if clock.last_data is not None else state.step_since)
         if not guardrail.dry_run and now - since > policy.no_data.hold_for:
@@ -160,7 +168,7 @@ def _without_data(state: State, policy: RolloutPolicy, now: float) -> str | None
 
 def _inconclusive(state: State, policy: RolloutPolicy, now: float) -> State:
     """The step's deadline has passed without its requirements fulfilled."""
-    names = ", ".join(dict.fromkeys(f"{verdict.guardrail} ({verdict.requirement})" for verdict in _open(state)))
+    names = ", ".join(dict.fromkeys(f"{verdict.guardrail} ({verdict.requirement})" for verdict in _open(state, policy)))
     reason = f"Step {state.step + 1} reached its deadline without {names or 'the dwell time'}."
     if policy.inconclusive == "rollback":
         return begin_rollback(state, reason, now)
@@ -173,7 +181,7 @@ def _inconclusive(state: State, policy: RolloutPolicy, now: float) -> State:
 
 
 def _is_harmless(state: State, policy: RolloutPolicy, target: Target) -> bool:
-    own = [verdict for verdict in deciding(state) if verdict.arm == target.arm]
+    own = [verdict for verdict in _asked(state, policy) if verdict.arm == target.arm]
     usable = all(verdict.enough and verdict.outcome in (Outcome.PASS, Outcome.INCONCLUSIVE) for verdict in own)
     return usable and _all_judged(state, policy, target)
 
