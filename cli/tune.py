@@ -73,7 +73,10 @@ def tune(
     assert report.best is not None
     note(f"{report.message}; best: {report.metric} {report.best.value:.4f} in trial {report.best.number}")
     note(f"page: {report.page}")
-    note(f"next: {run_command(report)}")
+    if report.improves():
+        note(f"next: {run_command(report)}")
+    else:
+        note("no trial is better than the project's own parameters: keep them, or search elsewhere")
 
 
 def _render(project: Project) -> None:

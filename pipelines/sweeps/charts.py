@@ -69,6 +69,8 @@ def history(report: SweepReport) -> str:
                 axes.axvline(trial.number, color=_RED, linewidth=1, linestyle=":")
         if any(trial.status in _FAILED for trial in report.trials):
             axes.plot([], [], ":", color=_RED, label="failed")
+        if report.baseline is not None and report.baseline.value is not None:
+            axes.axhline(report.baseline.value, color=_MUTED, linewidth=1, linestyle="--", label="own parameters")
         axes.set(xlabel="trial", ylabel=report.metric)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True, axis="y")

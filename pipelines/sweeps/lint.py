@@ -328,7 +328,9 @@ def _types_and_lost_fields(document: Mapping[str, Any]) -> Iterator[Finding]:
         except ValidationError as error:
             for problem in error.errors(include_url=False):
                 # The models say which of them found the fault, not where in the document that one stands.
-                yield Finding(".".join((error.title.removeprefix("V1beta1"), *map(str, problem["loc"]))), problem["msg"])
+                yield Finding(
+                    ".".join((error.title.removeprefix("V1beta1"), *map(str, problem["loc"]))), problem["msg"]
+                )
             continue
         yield from _lost(content, known, path)
 

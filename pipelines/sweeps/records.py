@@ -39,7 +39,10 @@ class TrialRecord(BaseModel):
 
 
 class SweepReport(BaseModel):
-    """What became of a sweep. `reason` is one of Katib's; `parameters` are those of the search space, in order."""
+    """What became of a sweep. `reason` is one of Katib's; `parameters` are those of the search space, in order.
+
+    `baseline` is what the project's own parameters reach on the data that the trials chose on.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,6 +62,7 @@ class SweepReport(BaseModel):
     seconds: float | None = None
     trials: list[TrialRecord] = Field(default_factory=list)
     best: TrialRecord | None = None
+    baseline: TrialRecord | None = None
     artifact: Path | None = None
     page: Path | None = None
     warnings: list[str] = Field(default_factory=list)
@@ -66,6 +70,15 @@ class SweepReport(BaseModel):
     def count(self, *statuses: TrialStatus) -> int:
         """Returns how many trials are in one of these states."""
         return sum(trial.status in statuses for trial in self.trials)
+
+    def improves(self) -> bool:
+        """Says whether the best trial is better than the project's own parameters; also where these are not known."""
+        if self.best is None or self.best.value is None:
+            return False
+        if self.baseline is None or self.baseline.value is None:
+            return True
+        own = self.baseline.value
+        return self.best.value > own if self.maximize else self.best.value < own
 
     def error(self) -> StepError | None:
         """Returns why the sweep failed; None if it did not."""

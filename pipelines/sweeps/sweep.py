@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from slipway.contracts.artifacts import read_manifest, write_artifact
 from slipway.contracts.files import exclusive_lock, write_atomically, write_json
 from slipway.contracts.project import Project
+from slipway.pipelines.sweeps.baseline import measure_baseline
 from slipway.pipelines.sweeps.check import check_sweep
 from slipway.pipelines.sweeps.experiment import Place, build_experiment, document, experiment_name
 from slipway.pipelines.sweeps.features import FEATURES, find_features, hold_out
@@ -73,8 +74,11 @@ def run_sweep(
         note(f"sweep {name}: trials choose on a part of the training data of run {source.run_id}")
         hold_out(project, source, folder)
         write_json(folder / "experiment.json", content)
+        baseline = measure_baseline(content, folder)
+        note(f"the project's own parameters: {_told(baseline)}")
         runner = SweepRunner(content, project.name, folder, observe)
         report = runner.run()
+        report.baseline = baseline
         problem = track_sweep(project, report) if report.trials else None
         if problem is not None:
             report.warnings.append(f"MLflow has no record of this sweep ({problem}); its artifact has it")
@@ -90,12 +94,21 @@ def run_sweep(
             if best is not None:
                 write_json(
                     draft.path / "best.json",
-                    {"trial": best.name, "parameters": best.parameters, report.metric: best.value},
+                    {
+                        "trial": best.name,
+                        "parameters": best.parameters,
+                        report.metric: best.value,
+                        "baseline": baseline.value,
+                    },
                 )
             write_page(report, runner.study.importances(), draft.path / "report.html")
         report.artifact, report.page = target, target / "report.html"
         write_atomically(folder / REPORT, report.model_dump_json(indent=2) + "\n")
         return report
+
+
+def _told(trial: TrialRecord) -> str:
+    return f"{trial.value:.4f}" if trial.value is not None else f"{trial.status}: {trial.error or 'no value'}"
 
 
 def sweeps_of(project: Project) -> list[SweepReport]:

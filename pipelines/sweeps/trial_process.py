@@ -44,14 +44,19 @@ def manifest_of(document: Mapping[str, Any], name: str, values: Mapping[str, str
     return manifest
 
 
+def main_container(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the container of a trial's manifest that trains; of a TrainJob, what stands for it."""
+    spec: dict[str, Any] = manifest["spec"]
+    if manifest["kind"] == "TrainJob":
+        trainer: dict[str, Any] = spec["trainer"]
+        return trainer
+    name = document["spec"]["trialTemplate"]["primaryContainerName"]
+    return next(row for row in spec["template"]["spec"]["containers"] if row["name"] == name)
+
+
 def container_of(document: Mapping[str, Any], manifest: Mapping[str, Any]) -> tuple[list[str], dict[str, str], float]:
     """Returns command, plain variables and time limit in seconds of a trial's main container."""
-    spec = manifest["spec"]
-    if manifest["kind"] == "TrainJob":
-        container = spec["trainer"]
-    else:
-        name = document["spec"]["trialTemplate"]["primaryContainerName"]
-        container = next(row for row in spec["template"]["spec"]["containers"] if row["name"] == name)
+    spec, container = manifest["spec"], main_container(document, manifest)
     command = [*(container.get("command") or ()), *(container.get("args") or ())]
     # A secret's value is not in the document: here the caller's own environment holds it.
     variables = {row["name"]: row["value"] for row in container.get("env") or () if "value" in row}
