@@ -127,7 +127,7 @@ def test_an_experiment_that_could_not_even_show_a_large_improvement_is_refused()
         plan(policy_of({**CLICKS, "unit": "user"}), {"clicks": 0.2}, 50, users_per_second=0.00005)
 
 
-def test_a_mirrored_step_is_fed_by_copies_and_never_by_feedback() -> None:
+def test_a_mirrored_step_is_fed_by_copies_and_waits_for_no_feedback() -> None:
     errors = {"name": "errors", "kind": "errors", "margin": {"odds_ratio": 1.5, "absolute": 0.01}}
     steps = [{"weight": 0, "mirror": 20, "minimum_samples": 1000, "deadline": "1d"}]
     policy = policy_of(errors, steps=steps, strategy="shadow")
@@ -137,8 +137,13 @@ def test_a_mirrored_step_is_fed_by_copies_and_never_by_feedback() -> None:
     whole = plan(policy_of(errors, steps=[{**steps[0], "mirror": 100}], strategy="shadow"), {"errors": 0.001}, 10)
     assert 5000 <= whole.steps[0].requests * 5 < step.requests * 1.5
     assert "+20%" in "\n".join(planned.lines())
-    with pytest.raises(RolloutError, match="no user sees the answers to copies"):
-        plan(policy_of(errors, {**CLICKS, "requires": None}, steps=steps, strategy="shadow"), {"clicks": 0.1}, 10)
+    # No user sees the answer to a copy: clicks are not waited for, and bring no evidence to later steps.
+    clicks = {**CLICKS, "requires": None}
+    with_clicks = plan(policy_of(errors, clicks, steps=steps, strategy="shadow"), {"errors": 0.001, "clicks": 0.1}, 10)
+    assert with_clicks.steps[0].seconds == step.seconds
+    then = [{**steps[0], "minimum_dwell": "1d", "deadline": "2d"}, *HALF]
+    after_copies = plan(policy_of(clicks, steps=then), {"clicks": 0.1}, 100).steps[1].requests
+    assert after_copies == plan(policy_of(clicks), {"clicks": 0.1}, 100).steps[0].requests
 
 
 def test_each_step_is_planned_by_its_own_margin() -> None:

@@ -132,7 +132,7 @@ def _plan(world: _World) -> Plan:
         slowest = max(needs, key=lambda need: need.seconds, default=None)
         seconds = max([step.minimum_dwell, *(need.seconds for need in needs)])
         requests = [need for need in needs if need.guardrail.unit == "request"]
-        requirements = {policy.requirement(index, guardrail) for guardrail in known}
+        requirements = {policy.requirement(index, one) for one in known if policy.applies(index, one)}
         steps.append(
             StepPlan(
                 weight=step.weight,
@@ -170,7 +170,7 @@ def _let_pass(world: _World, index: int, known: list[Guardrail], evidence: dict[
     split = Split.at(step, world.candidates)
     for guardrail in known:
         rate = world.per_second(guardrail)
-        if rate is None or (step.mirror and guardrail.is_feedback):
+        if rate is None or not world.policy.applies(index, guardrail):
             continue
         for part in guardrail.parts():
             grown = growth(part, world.policy, split, world.truth(part, guardrail))
@@ -184,11 +184,8 @@ def _need(
     policy, step = world.policy, world.policy.steps[index]
     rate = world.per_second(guardrail)
     split, requirement = Split.at(step, world.candidates), policy.requirement(index, guardrail)
-    if split.candidate == 0:
+    if split.candidate == 0 or not policy.applies(index, guardrail):
         return _Need(guardrail, 0.0, 0.0, rate), None
-    if step.mirror and guardrail.is_feedback:  # No user sees the answer to a copy, and none clicks on it.
-        never = math.inf if step.minimum_samples or requirement != "noHarm" else 0.0
-        return _Need(guardrail, never, never, rate), None
     samples = step.minimum_samples / split.candidate
     if requirement == "noHarm":
         return _Need(guardrail, samples, samples, rate), None
@@ -247,8 +244,6 @@ def _refusal(world: _World, planned: Plan, index: int, limit: float) -> RolloutE
             f"would need {written_count(units)} {unit} at {share}, {written_time(step.seconds)} "
             f"at {rate:.3g} {unit}/s; the deadline leaves {written_time(limit)}"
         )
-    elif step.mirror and guardrail is not None and guardrail.is_feedback:
-        need = f"can never be fed at {share}: no user sees the answers to copies, and none gives feedback on them"
     elif step.requirement == "better":
         need = f"can never be shown to get better at {share}: by the deadline, not even a large improvement would be"
     else:
@@ -260,8 +255,6 @@ def _refusal(world: _World, planned: Plan, index: int, limit: float) -> RolloutE
     margin = _margin_that_fits(world, planned, index, limit)
     if margin is not None:
         remedies.append(margin)
-    if not remedies and step.mirror:
-        remedies.append("minimum_samples: 0 at that step, or the guardrail as a dry run")
     if not remedies:
         remedies.append("an absolute margin beside the odds ratio, since hardly any event happens in either arm")
     return RolloutError(
