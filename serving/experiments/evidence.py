@@ -26,8 +26,10 @@ from slipway.serving.rollout.core.proportions import rate_interval
 
 Alternative = Literal["different", "higher", "lower"]
 
-_GRID = log_odds_grid()
-_ONE = int(np.searchsorted(_GRID, 0.0))
+_SMALL_LIFTS = tuple(sign * 0.002 * 1.1**index for index in range(58) for sign in (1.0, -1.0))
+GRID = log_odds_grid(*_SMALL_LIFTS)
+"""Log odds ratios: finer near 1 than a rollout's, since experiments look for lifts of a few percent with many users."""
+_ONE = int(np.searchsorted(GRID, 0.0))
 _SHARE_OF_ODDS_RATIO = 0.9
 """Part of an interval's alpha that bounds the odds ratio; the rest bounds the control's rate, which matters less."""
 
@@ -70,14 +72,14 @@ def log_sums_of(windows: Iterable[PairCounts]) -> Floats:
     A user counts in one window only, that in which the experiment first met them: then windows are independent given
     what was before, as the sums need. Windows of a day are as good as windows of a minute.
     """
-    sums = np.zeros(len(_GRID))
+    sums = np.zeros(len(GRID))
     for window in windows:
         likelihoods = log_likelihoods(
             window.candidate_events,
             window.candidate_users,
             window.control_users,
             window.candidate_events + window.control_events,
-            _GRID,
+            GRID,
         )
         sums += likelihoods - likelihoods[_ONE]
     return sums
@@ -89,10 +91,10 @@ def log_e_value(log_sums: Floats, alternative: Alternative = "different") -> flo
     The mean of an e-value for each side is an e-value for both.
     """
     if alternative == "higher":
-        return log_evidence_above(log_sums, _GRID, 0.0)
+        return log_evidence_above(log_sums, GRID, 0.0)
     if alternative == "lower":
-        return log_evidence_below(log_sums, _GRID, 0.0)
-    sides = log_evidence_above(log_sums, _GRID, 0.0), log_evidence_below(log_sums, _GRID, 0.0)
+        return log_evidence_below(log_sums, GRID, 0.0)
+    sides = log_evidence_above(log_sums, GRID, 0.0), log_evidence_below(log_sums, GRID, 0.0)
     return float(np.logaddexp(*sides)) - math.log(2)
 
 
@@ -109,11 +111,11 @@ def lift_interval(log_sums: Floats, control_events: int, control_users: int, alp
         alpha: Chance that the interval ever misses.
     """
     side = _SHARE_OF_ODDS_RATIO * alpha / 2
-    low, high = (_exp(bound) for bound in bounds(log_sums, _GRID, side, side))
+    low, high = (_exp(bound) for bound in bounds(log_sums, GRID, side, side))
     rates = rate_interval(control_events, control_users, (1 - _SHARE_OF_ODDS_RATIO) * alpha)
     value = math.nan
     if control_events > 0:
-        value = _lift(_exp(point_estimate(log_sums, _GRID)), control_events / control_users)
+        value = _lift(_exp(point_estimate(log_sums, GRID)), control_events / control_users)
     return Lift(value, min(_lift(low, rate) for rate in rates), max(_lift(high, rate) for rate in rates))
 
 

@@ -15,12 +15,10 @@ import numpy as np
 from scipy.stats import norm
 
 from slipway.contracts.errors import UsageError
-from slipway.serving.experiments.evidence import Alternative, PairCounts, log_e_value, log_sums_of
-from slipway.serving.rollout.core.evidence import log_odds_grid
+from slipway.serving.experiments.evidence import GRID, Alternative, PairCounts, log_e_value, log_sums_of
 from slipway.serving.rollout.core.hypergeometric import Floats, log_likelihoods
 
 _MOST_USERS = 1e12
-_GRID = log_odds_grid()
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def sequential_users(design: Design) -> int:
     z = -float(norm.ppf(design.power)) * (1 if design.lift > 0 else -1)
 
     def seen(users: float) -> bool:
-        sums = users * growth + z * math.sqrt(users * variance) * _GRID
+        sums = users * growth + z * math.sqrt(users * variance) * GRID
         return log_e_value(sums, design.alternative) >= math.log(1 / design.alpha)
 
     return _first(seen)
@@ -161,7 +159,7 @@ def simulate(
     edges = np.linspace(0, users, looks + 1).astype(int).tolist()
     stopped = []
     for _ in range(runs):
-        sums = np.zeros(len(_GRID))
+        sums = np.zeros(len(GRID))
         for before, after in pairwise(edges):
             n_c = int(rng.binomial(after - before, design.candidate_share))
             n_s = after - before - n_c
@@ -191,9 +189,9 @@ def _growth(design: Design) -> tuple[Floats, float]:
     n_s = size - n_c
     k = round(n_c * p2 + n_s * p1)
     x = n_c * p2 + (k - n_c * p2 - n_s * p1) * share
-    sums = log_likelihoods(x, n_c, n_s, k, _GRID)
+    sums = log_likelihoods(x, n_c, n_s, k, GRID)
     variance = 1 / (1 / (n_c * p2 * (1 - p2)) + 1 / (n_s * p1 * (1 - p1)))
-    return (sums - sums[int(np.searchsorted(_GRID, 0.0))]) / size, variance / size
+    return (sums - sums[int(np.searchsorted(GRID, 0.0))]) / size, variance / size
 
 
 def _first(holds: Callable[[float], bool]) -> int:
