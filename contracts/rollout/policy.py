@@ -182,7 +182,7 @@ class RolloutPolicy(Part):
         return "proven" if wanted == "better" and not self.at_step(step, guardrail).can_improve else wanted
 
     def applies(self, step: int, guardrail: Guardrail) -> bool:
-        """Returns whether a step asks for a guardrail: no user answers to a copy, so nothing waits for feedback there."""
+        """Returns whether a step asks for a guardrail: nobody answers to a copy, so nothing waits for feedback."""
         return not (self.steps[step].mirror and guardrail.is_feedback)
 
     def at_step(self, step: int, guardrail: Guardrail) -> Guardrail:

@@ -25,7 +25,7 @@ from slipway.contracts.files import write_atomically, write_json
 from slipway.contracts.rollout import CommandKind, RolloutSpec
 from slipway.serving.local.desired import Arm
 from slipway.serving.rollout.core.serialization import from_plain, to_plain
-from slipway.serving.rollout.core.types import Command, SmokeTestResult, State
+from slipway.serving.rollout.core.types import TERMINAL, Command, SmokeTestResult, State
 from slipway.serving.rollout.readings import Snapshot
 
 
@@ -114,6 +114,26 @@ class RolloutFolder:
                 remedy="It is of another version of Slipway or was altered; move the folder away and start anew.",
             ) from error
 
+    def has_ended(self) -> bool:
+        """Returns whether nothing is left to do, also for a rollout that ended under another version of Slipway.
+
+        Raises:
+            ArtifactError: The state cannot be read and does not say that it has ended.
+        """
+        try:
+            record = self.read()
+        except ArtifactError:
+            if self._phase_as_text() in TERMINAL:
+                return True
+            raise
+        return record is not None and record.state.terminal
+
+    def _phase_as_text(self) -> str | None:
+        try:
+            return str(json.loads((self.path / "state.json").read_bytes())["state"]["phase"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def write(self, record: Record, lines: Sequence[Mapping[str, Any]] = ()) -> None:
         """Appends lines to the history, then replaces the state that knows of them."""
         history = self.path / "history.jsonl"
@@ -194,7 +214,12 @@ class RolloutStore:
         """Returns {digest: rollout id} of the versions of a model whose last rollout went back."""
         result: dict[str, str] = {}
         for folder in self._folders():
-            record = folder.read()
+            try:
+                record = folder.read()
+            except ArtifactError:
+                if folder.has_ended():
+                    continue  # It ended under another version of Slipway, and says nothing that can be relied upon.
+                raise
             if record is None or folder.spec.model != model:
                 continue
             state = record.state
@@ -214,8 +239,7 @@ class RolloutStore:
             return False
         if self._ended.get(folder.id) == changed:
             return True
-        record = folder.read()
-        if record is None or not record.state.terminal:
+        if not folder.has_ended():
             return False
         self._ended[folder.id] = changed
         return True

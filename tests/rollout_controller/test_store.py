@@ -123,3 +123,22 @@ def test_rollouts_that_have_ended_are_not_read_again(folder: RolloutFolder, monk
     assert reads == []
     folder.write(Record(replace(new_state(SPEC, 5.0), phase=Phase.PROGRESSING)))
     assert [found.id for found in store.open()] == [SPEC.id]
+
+
+def test_a_rollout_that_ended_under_another_version_of_slipway_stands_in_nobodys_way(folder: RolloutFolder) -> None:
+    folder.write(Record(replace(new_state(SPEC, 5.0), phase=Phase.ROLLED_BACK)))
+    content = json.loads((folder.path / "state.json").read_text())
+    content["state"]["of_another_version"] = 1
+    (folder.path / "state.json").write_text(json.dumps(content))
+    store = RolloutStore(folder.path.parent)
+    assert store.open() == []
+    assert store.went_back("films") == {}
+
+
+def test_one_that_has_not_ended_under_another_version_is_refused_with_what_to_do(folder: RolloutFolder) -> None:
+    folder.write(Record(new_state(SPEC, 5.0)))
+    content = json.loads((folder.path / "state.json").read_text())
+    content["state"]["of_another_version"] = 1
+    (folder.path / "state.json").write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="move the folder away"):
+        RolloutStore(folder.path.parent).open()

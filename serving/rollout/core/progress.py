@@ -88,8 +88,8 @@ def _require(state: State, policy: RolloutPolicy, dwell: float, now: float) -> S
         return _inconclusive(state, policy, now)
     if ready:
         return replace(state, reason=f"{_fulfilled(state, ready)} {describe_seconds(due - dwell)} left.")
-    waiting = ", ".join(dict.fromkeys(f"{verdict.guardrail} ({verdict.requirement})" for verdict in _open(state, policy)))
-    return replace(state, reason=f"{_at(state, policy)}; waiting for {waiting or 'the first readings'}.")
+    waiting = _names(_open(state, policy)) or "the first readings"
+    return replace(state, reason=f"{_at(state, policy)}; waiting for {waiting}.")
 
 
 def _asked(state: State, policy: RolloutPolicy) -> list[Verdict]:
@@ -100,6 +100,10 @@ def _asked(state: State, policy: RolloutPolicy) -> list[Verdict]:
 
 def _open(state: State, policy: RolloutPolicy) -> list[Verdict]:
     return [verdict for verdict in _asked(state, policy) if not verdict.met]
+
+
+def _names(verdicts: list[Verdict]) -> str:
+    return ", ".join(dict.fromkeys(f"{verdict.guardrail} ({verdict.requirement})" for verdict in verdicts))
 
 
 def _fulfilled(state: State, ready: list[Target]) -> str:
@@ -168,8 +172,8 @@ def _without_data(state: State, policy: RolloutPolicy, now: float) -> str | None
 
 def _inconclusive(state: State, policy: RolloutPolicy, now: float) -> State:
     """The step's deadline has passed without its requirements fulfilled."""
-    names = ", ".join(dict.fromkeys(f"{verdict.guardrail} ({verdict.requirement})" for verdict in _open(state, policy)))
-    reason = f"Step {state.step + 1} reached its deadline without {names or 'the dwell time'}."
+    missing = _names(_open(state, policy)) or "the dwell time"
+    reason = f"Step {state.step + 1} reached its deadline without {missing}."
     if policy.inconclusive == "rollback":
         return begin_rollback(state, reason, now)
     if policy.inconclusive == "proceed" and policy.steps[state.step].requires != "better":
