@@ -27,7 +27,7 @@ $(BIN)/uv:
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help setup demo test lint bench simulate-full lock clean
+.PHONY: help setup demo test test-cluster lint bench simulate-full lock clean
 
 setup: .venv/.local-installed ## Install what the local plane needs (Debian packages, .venv)
 	@tools/system_packages.sh redis-server prometheus
@@ -40,6 +40,10 @@ test: .venv/.dev-installed ## Run all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/end_to_end
 	@echo "[test] a whole project with real traffic, alone on the machine"
 	@$(BIN)/python -m pytest tests/end_to_end
+
+test-cluster: .venv/.dev-installed ## Run the tests that need a cluster: KUBECONFIG, and KF_PIPELINES_ENDPOINT for runs
+	@[ -n "$(KUBECONFIG)" ] || { echo "error: set KUBECONFIG to a cluster's configuration" >&2; exit 2; }
+	@KUBECONFIG="$(KUBECONFIG)" $(BIN)/python -m pytest -n 0 -rs -m cluster tests/cluster
 
 lint: .venv/.dev-installed ## Style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
