@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from functools import partial
 
 from slipway.contracts.errors import DataError
 from slipway.serving.experiments.discoveries import e_bh, level_after_selection
@@ -90,8 +89,8 @@ def analyse(
     rejected = e_bh([comparison.log_e_value for comparison, _ in found], fdr)
     level = level_after_selection(alpha, int(rejected.sum()), max(1, len(found)))
     results = []
-    for (comparison, pairs), discovery in zip(found, rejected.tolist(), strict=True):
-        selected = _lift(pairs, level) if discovery else None
+    for (comparison, lift_at), discovery in zip(found, rejected.tolist(), strict=True):
+        selected = lift_at(level) if discovery else None
         results.append(replace(comparison, discovery=discovery, selected=selected))
     return results
 
@@ -111,7 +110,8 @@ def _pairs(data: Sequence[tuple[Experiment, Sequence[Window]]]) -> list[tuple[Ex
 
 def _compare(
     experiment: Experiment, arm: str, windows: Sequence[Window], alpha: float, alternative: Alternative
-) -> tuple[Comparison, list[PairCounts]]:
+) -> tuple[Comparison, Callable[[float], Lift]]:
+    """Returns the comparison, and its lift at any level."""
     control = str(experiment.control)
     nothing = ArmCounts(0, 0)
     pairs = []
@@ -125,6 +125,8 @@ def _compare(
     log_mismatch = log_evidence_of_mismatch(users, experiment.arms)
     holds = log_mismatch < math.log(1 / SAMPLE_RATIO_ALPHA)
     events, control_events = (sum(window.get(name, nothing).events for window in windows) for name in (arm, control))
+    log_sums = log_sums_of(pairs)
+    lift_at = partial(lift_interval, log_sums, control_events, users[control])
     comparison = Comparison(
         experiment=experiment.name,
         arm=arm,
@@ -133,17 +135,12 @@ def _compare(
         control_users=users[control],
         rate=events / users[arm] if users[arm] else math.nan,
         control_rate=control_events / users[control] if users[control] else math.nan,
-        lift=_lift(pairs, alpha),
+        lift=lift_at(alpha),
         selected=None,
         # No evidence at all is an e-value too: a void comparison costs the others nothing but its place.
-        log_e_value=log_e_value(log_sums_of(pairs), alternative) if holds else -math.inf,
+        log_e_value=log_e_value(log_sums, alternative) if holds else -math.inf,
         log_mismatch=log_mismatch,
         sample_ratio_holds=holds,
         discovery=False,
     )
-    return comparison, pairs
-
-
-def _lift(pairs: Sequence[PairCounts], alpha: float) -> Lift:
-    events, users = (sum(getattr(pair, name) for pair in pairs) for name in ("control_events", "control_users"))
-    return lift_interval(log_sums_of(pairs), events, users, alpha) if pairs else Lift(np.nan, -1.0, math.inf)
+    return comparison, lift_at

@@ -18,7 +18,7 @@ ASSIGNED_USERS = MetricDefinition(
     "slipway_assigned_users_total",
     "counter",
     ("arm",),
-    "Users given to an arm, each counted once since the process began or the weights changed.",
+    "Users given to an arm by this process, each counted once since it began or the weights changed.",
 )
 ASSIGNMENT_WEIGHT = MetricDefinition(
     "slipway_assignment_weight", "gauge", ("arm",), "Percent of the users in force for an arm."
