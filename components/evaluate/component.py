@@ -3,7 +3,7 @@
 # KFP reads annotations at run time: no `from __future__ import annotations` here.
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Markdown, Metrics, Model, Output
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output
 
 from slipway.components.image import DEFAULT_IMAGE
 
@@ -22,12 +22,16 @@ def evaluate(
     evaluation: Output[Artifact],
     metrics: Output[Metrics],
     report: Output[Markdown],
+    confusion: Output[ClassificationMetrics],
+    page: Output[HTML],
     champion: str = "",
     champion_sha256: str = "",
 ) -> None:
     """Measures a model on held-out interactions and checks the gates."""
     import json
+    from pathlib import Path
 
+    from slipway.components.evaluate.dashboard import publish
     from slipway.components.wrapper import run_component
 
     def load():  # type: ignore[no-untyped-def]
@@ -50,3 +54,4 @@ def evaluate(
         metrics=metrics,
         report=report,
     )
+    publish(Path(evaluation.path), Path(features.path), confusion, page)

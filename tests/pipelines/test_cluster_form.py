@@ -10,6 +10,7 @@ import pytest
 from small_project import write_small_project
 from test_notify import webhook
 
+from slipway.components.evaluate.dashboard import confusion_matrix, render
 from slipway.contracts.project import Project, load_project
 from slipway.contracts.project.schedules import PipelineName
 from slipway.models.registry import CHALLENGER, CHAMPION, registry_for
@@ -77,6 +78,36 @@ def test_training_ends_with_a_version_and_a_message(trained: RunReport, project:
     assert [step.status for step in trained.steps] == ["ran"] * 8
     assert registry_for(project.directory).find(project.name, CHALLENGER) is not None
     assert [message["text"].splitlines()[0] for message in messages] == ["small: training succeeded (SUCCEEDED)"]
+
+
+def test_the_page_gets_a_matrix_that_counts_every_pair_once(trained: RunReport) -> None:
+    evaluation = trained.step("evaluate").outputs["evaluation"]
+    features = trained.step("featurize").outputs["features"]
+    matrix = confusion_matrix(evaluation, features)
+    assert matrix is not None
+    # Counted anew, pair by pair: what is relevant is held out and not in the history, of users who have one.
+    rankings, users, history, held_out = (
+        pq.read_table(file).to_pylist()
+        for file in (
+            evaluation / "rankings.parquet",
+            evaluation / "per_user.parquet",
+            features / "train.parquet",
+            features / "test.parquet",
+        )
+    )
+    judged = {row["user"] for row in users}
+    seen = {(row["user"], row["item"]) for row in history if row["user"] in judged}
+    relevant = {(row["user"], row["item"]) for row in held_out if row["user"] in judged} - seen
+    chosen = {(row["user"], row["item"]) for row in rankings if row["rank"] <= 5}
+    items = {row["item"] for row in history} | {row["item"] for row in held_out}
+    pairs = {(user, item) for user in judged for item in items} - seen
+    assert matrix == [
+        [len(relevant & chosen), len(relevant - chosen)],
+        [len(chosen - relevant), len(pairs - chosen - relevant)],
+    ]
+    page = render(evaluation)
+    assert "all gates passed" in page
+    assert "<script" not in page
 
 
 def test_what_serves_is_judged_beside_the_new_model_and_predicts(
