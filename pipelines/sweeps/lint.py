@@ -14,6 +14,7 @@ from typing import Any
 
 from slipway.contracts.errors import UsageError
 from slipway.contracts.project.sweep import ALGORITHMS, hyperband_brackets
+from slipway.pipelines.sweeps.shapes import empty_values, misshapen
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"\$\{trialParameters\.(.+?)\}")
@@ -68,8 +69,11 @@ def check_document(document: Mapping[str, Any]) -> None:
 
 def lint(document: Mapping[str, Any]) -> list[Finding]:
     """Returns every mistake of an Experiment, given as plain data."""
+    shapeless = [Finding(path, what) for path, what in misshapen(document)]
+    if shapeless:
+        return shapeless
     spec = document.get("spec")
-    if not isinstance(spec, dict):
+    if not spec:
         return [Finding("spec", "it must be there")]
     findings = [
         *_head(document),
@@ -291,6 +295,8 @@ def _trial_parameters(
 def _job(template: Mapping[str, Any], job: Mapping[str, Any], path: str) -> Iterator[Finding]:
     for name in sorted(set(job) - _JOB_FIELDS):
         yield Finding(f"{path}.{name}", "a Job has no such field")
+    for place, what in empty_values(job, path):
+        yield Finding(place, what)
     if job.get("backoffLimit") != 0:
         yield Finding(f"{path}.backoffLimit", "it must be 0: a retry hides a failed trial from Katib")
     pod = job.get("template") or {}

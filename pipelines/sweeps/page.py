@@ -41,7 +41,7 @@ def write_page(report: SweepReport, importances: Mapping[str, float], target: Pa
         number=number,
         why=commonest_error(report.trials),
         command=run_command(report),
-        history=Markup(charts.history(report)) if report.trials else "",  # noqa: S704
+        history=Markup(charts.history(report)) if valued else "",  # noqa: S704
         importances=Markup(charts.importances(importances)) if importances else "",  # noqa: S704
         coordinates=Markup(charts.parallel_coordinates(report)) if len(valued) > 1 else "",  # noqa: S704
     )

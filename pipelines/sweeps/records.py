@@ -90,7 +90,8 @@ class SweepReport(BaseModel):
             f"{self.message}; the commonest reason: {why}" if why else self.message,
             step="tune",
             log=str(failed.log) if failed is not None and failed.log is not None else None,
-            remedy="Change the part `sweep:` of the project file, or what the reason names.",
+            remedy="Change the part `sweep:` of the project file, or what the reason names; if nothing changes in the "
+            "file, begin anew with: slipway tune --restart.",
         )
 
 

@@ -113,7 +113,7 @@ def _sobol_point(space: Mapping[str, BaseDistribution], number: int) -> dict[str
     from scipy.stats import qmc
 
     sequence = qmc.Sobol(d=len(space), scramble=False)
-    # The sequence begins in the corner; Katib's leaves that point out too.
+    # The sequence begins in the corner, where every parameter is at its end: that point is left out.
     sequence.fast_forward(number + 1)
     shares: Sequence[float] = sequence.random(1)[0]
     return {name: _at(space[name], float(share)) for name, share in zip(space, shares, strict=True)}

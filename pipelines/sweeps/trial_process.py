@@ -168,7 +168,9 @@ class TrialProcess:
         try:
             problem = json.loads((self.folder / ERROR_FILE).read_text())
             where = problem.get("where")
-            return f"{where}: {problem['what']}" if where else str(problem["what"])
+            # That it was a trial is plain.
+            named = where is not None and where != "step tune"
+            return f"{where}: {problem['what']}" if named else str(problem["what"])
         except (OSError, ValueError, KeyError):
             if code is not None and code < 0:
                 return f"its process was ended by {signal.Signals(-code).name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -263,3 +263,34 @@ def test_document_and_models_agree() -> None:
     project = project_with()
     experiment = build_experiment(project, place_on_cluster(project))
     assert type(experiment).from_dict(document(experiment)) == experiment
+
+
+def places(content: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    rows = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in rows:
+        yield (*here, key)
+        yield from places(value, (*here, key))
+
+
+@pytest.mark.parametrize("kind", ["Job", "TrainJob"])
+def test_no_document_is_so_broken_that_lint_breaks(kind: str) -> None:
+    whole = experiment_of(project_with(f"sweep.trial.kind={kind}", "sweep.early_stopping=medianstop"))
+    for place in list(places(whole)):
+        for value in (None, "", 7, -1, "Some Text", [], {}, ["x"], [None]):
+            content = json.loads(json.dumps(whole))
+            part = content
+            for key in place[:-1]:
+                part = part[key]
+            part[place[-1]] = value
+            findings = lint(content)
+            # What must be there, or be of some kind, is missed; what is free may be anything.
+            if place[-1] in ("parameters", "objective", "algorithm", "trialTemplate", "trialSpec", "maxTrialCount"):
+                assert findings or (place[-1], value) == ("maxTrialCount", 7)
+
+
+@pytest.mark.parametrize("value", ["", None, []])
+def test_a_job_with_an_empty_value_is_refused_as_katib_does(value: Any) -> None:
+    content = experiment_of(project_with())
+    container = content["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    container["env"][0]["value"] = value
+    assert any("env[0].value" in finding.path for finding in lint(content))
