@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -253,3 +255,14 @@ def test_a_failed_run_without_a_log_is_still_a_failed_run(api: PipelinesApi, fol
     assert run_command_line([*command, "--no-follow"]) == 0
     finish(api, "FAILED", task("train", "FAILED", "pod-gone"))
     assert run_command_line(command) == 1
+
+
+def test_what_submits_needs_no_library() -> None:
+    """The pod that submits starts at once, and from an image that holds neither KFP nor anything large."""
+    code = (
+        "import sys, slipway.pipelines.submission.__main__\n"
+        "names = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(names & {'kfp', 'pydantic', 'yaml', 'requests', 'click'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
