@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.contracts.errors import EnvironmentProblemError
 from slipway.pipelines.sweeps.median_stop import falls_behind, median_of_starts
 from slipway.pipelines.sweeps.records import SweepReport, TrialRecord, best_of
 from slipway.pipelines.sweeps.search_space import settings_of
@@ -93,6 +94,7 @@ class SweepRunner:
         """Runs the trials that are missing and returns what became of all.
 
         Raises:
+            EnvironmentProblemError: The disk is full, or the database cannot be written.
             KeyboardInterrupt: This process was interrupted; the trials that ran have been ended, and are begun again
                 by the next call.
         """
@@ -103,7 +105,7 @@ class SweepRunner:
             self.report.warnings.append(
                 f"going on: {len(self._records)} trials were done before, {reopened} were cut off and begin again"
             )
-        with self._alive():
+        with self._written(), self._alive():
             while not self._is_over():
                 self._start()
                 time.sleep(POLL_SECONDS)
@@ -115,6 +117,19 @@ class SweepRunner:
         self.report.best = best_of(self._records, maximize=self.report.maximize)
         self.report.seconds = time.monotonic() - began
         return self.report
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        from optuna.exceptions import StorageInternalError
+
+        try:
+            yield
+        except (OSError, StorageInternalError) as error:
+            raise EnvironmentProblemError(
+                f"the sweep cannot go on: what it finds cannot be kept ({error.__cause__ or error})",
+                where=str(self._folder),
+                remedy="Free space or change the rights of the folder; the next slipway tune goes on from here.",
+            ) from error
 
     @contextmanager
     def _alive(self) -> Iterator[None]:

@@ -317,3 +317,27 @@ def test_the_result_has_katibs_form(tmp_path: Path) -> None:
     assert report.best is not None
     assert status.current_optimal_trial.best_trial_name == report.best.name
     assert isinstance(report.trials[0], TrialRecord)
+
+
+@pytest.mark.parametrize("fault", ["database", "folder"])
+def test_a_full_disk_is_told_and_the_sweep_goes_on_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    document = toy_experiment(max_trials=2)
+    if fault == "folder":
+        (tmp_path / "trials").write_text("a file where a folder must be")
+    else:
+        from optuna.exceptions import StorageInternalError
+        from optuna.storages import RDBStorage
+
+        def full(*arguments: Any, **named: Any) -> None:
+            raise StorageInternalError("flush") from OSError(28, "No space left on device")
+
+        monkeypatch.setattr(RDBStorage, "set_trial_state_values", full)
+    with pytest.raises(EnvironmentProblemError, match="No space left|Not a directory|File exists"):
+        sweep(document, tmp_path)
+    monkeypatch.undo()
+    if fault == "folder":
+        (tmp_path / "trials").unlink()
+    report, _ = sweep(document, tmp_path)
+    assert [trial.status for trial in report.trials] == ["Succeeded"] * 2
