@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -16,6 +17,9 @@ from slipway.pipelines.submission.client import Object, PipelinesClient
 from slipway.pipelines.submission.submit import FINISHED
 
 POLL_SECONDS = 2.0
+
+# What Kubeflow Pipelines' back end runs beside and inside of a task; attempts are numbered.
+_INNER = re.compile(r"((^|-)driver|(^|-)executor|^root)(\(\d+\))?$")
 
 
 class TaskReport(BaseModel):
@@ -102,10 +106,11 @@ def tasks_of(run: Object) -> Iterator[TaskReport]:
 
 def failure_of(client: PipelinesClient, run: Object) -> tuple[str | None, dict[str, Any] | None]:
     """Returns the first task that failed, and the error that the step printed into its log."""
-    failed = [detail for detail in _details(run) if detail.get("state") == "FAILED"]
-    failed.sort(key=lambda detail: str(detail.get("end_time") or ""))
-    for detail in failed:
-        for pod in _pods(detail):
+    failed = [(detail, _pods(detail, run)) for detail in _details(run) if detail.get("state") == "FAILED"]
+    # A group fails with what is in it: the smallest is the step itself.
+    failed.sort(key=lambda entry: (len(entry[1]), str(entry[0].get("end_time") or "")))
+    for detail, pods in failed:
+        for pod in pods:
             for line in reversed(client.log(str(run["run_id"]), pod).splitlines()):
                 _, mark, content = line.partition(ERROR_MARK)
                 if mark:
@@ -114,26 +119,37 @@ def failure_of(client: PipelinesClient, run: Object) -> tuple[str | None, dict[s
                     except (ValueError, TypeError):
                         continue
     if failed:
-        message = (failed[0].get("error") or {}).get("message")
-        return str(failed[0]["display_name"]), {"what": message} if message else None
+        message = (failed[0][0].get("error") or {}).get("message")
+        return str(failed[0][0]["display_name"]), {"what": message} if message else None
     return None, None
 
 
+def _all(run: Object) -> list[Object]:
+    return list((run.get("run_details") or {}).get("task_details") or [])
+
+
 def _details(run: Object) -> list[Object]:
-    details = (run.get("run_details") or {}).get("task_details") or []
-    return [detail for detail in details if _is_task(detail, run)]
+    return [detail for detail in _all(run) if _is_task(detail, run)]
 
 
 def _is_task(detail: Object, run: Object) -> bool:
     name = str(detail.get("display_name") or "")
-    return (
-        bool(name) and name != run.get("display_name") and not name.endswith(("-driver", "driver", "executor", "root"))
-    )
+    return bool(name) and name != run.get("display_name") and not _INNER.search(name)
 
 
-def _pods(detail: Object) -> list[str]:
-    pods = [detail.get("pod_name"), *(child.get("pod_name") for child in detail.get("child_tasks") or ())]
-    return [str(pod) for pod in pods if pod]
+def _pods(detail: Object, run: Object) -> list[str]:
+    """Returns the pods of a task and of all that is in it, the last one first: the last attempt says why."""
+    by_pod = {str(other["pod_name"]): other for other in _all(run) if other.get("pod_name")}
+    found: dict[str, None] = {}
+    waiting = [detail]
+    while waiting:
+        current = waiting.pop()
+        names = [current.get("pod_name"), *(child.get("pod_name") for child in current.get("child_tasks") or ())]
+        for name in map(str, filter(None, names)):
+            if name not in found:
+                found[name] = None
+                waiting += [by_pod[name]] if name in by_pod else []
+    return list(reversed(found))
 
 
 def _seconds(detail: Object) -> float | None:

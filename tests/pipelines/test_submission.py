@@ -250,6 +250,32 @@ def test_a_failed_run_says_what_the_step_said_and_a_gate_is_told_apart(
     assert told["step"] == "register"
 
 
+def test_the_step_is_named_and_not_the_group_around_it(
+    api: PipelinesApi, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["submit", "-f", str(folder), "--api", api.address, "-o", "json"]
+    assert run_command_line([*command, "--no-follow"]) == 0
+    capsys.readouterr()
+    first, last = ServiceError("the first attempt"), GateError("the last attempt")
+    api.logs |= {f"try-{n}": ERROR_MARK + json.dumps(error.to_dict()) for n, error in enumerate((first, last))}
+    parts = [
+        task("exit-handler-1", "FAILED", "register") | {"pod_name": "group"},
+        task("register", "FAILED") | {"pod_name": "register", "child_tasks": [{"pod_name": "executor"}]},
+        task("executor", "FAILED")
+        | {"pod_name": "executor", "child_tasks": [{"pod_name": "try-0"}, {"pod_name": "try-1"}]},
+        task("executor(0)", "FAILED") | {"pod_name": "try-0"},
+        task("executor(1)", "FAILED") | {"pod_name": "try-1"},
+        task("register-driver", "SUCCEEDED"),
+        task("notify", "SUCCEEDED"),
+    ]
+    finish(api, "FAILED", *parts)
+    assert run_command_line(command) == 3
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["failed_task"] == "register"
+    assert shown["error"]["what"] == "the last attempt"
+    assert [entry["task"] for entry in shown["tasks"]] == ["exit-handler-1", "register", "notify"]
+
+
 def test_a_failed_run_without_a_log_is_still_a_failed_run(api: PipelinesApi, folder: Path) -> None:
     command = ["submit", "-f", str(folder), "--api", api.address]
     assert run_command_line([*command, "--no-follow"]) == 0
