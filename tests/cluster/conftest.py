@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from cluster_namespace import Cluster
 
+NAMESPACE = os.environ.get("KF_PIPELINES_NAMESPACE", "kubeflow")
+PROJECT_NAME = "tiny-test"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 
 
@@ -48,3 +50,18 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield own
     finally:
         own.kubectl("delete", "namespace", own.namespace, "--wait=false", check=False)
+
+
+@pytest.fixture
+def installation(cluster: Cluster, pipelines_resources: None) -> Iterator[Cluster]:
+    """Where versions of pipelines can be made: the namespace of Kubeflow Pipelines if it runs, else any.
+
+    Its webhook looks for a version's pipeline in its own namespace only.
+    """
+    hooks = cluster.kubectl("get", "validatingwebhookconfigurations", "-o", "name").stdout
+    own = Cluster(NAMESPACE) if "pipelineversions.pipelines.kubeflow.org" in hooks else cluster
+    try:
+        yield own
+    finally:
+        kinds = "pipelineversions,pipelines,cronjobs,jobs"
+        own.kubectl("delete", kinds, "-l", f"app.kubernetes.io/part-of={PROJECT_NAME}", "--wait=false", check=False)

@@ -10,11 +10,11 @@ from cluster_namespace import Cluster
 
 from slipway.cli.main import run_command_line
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("pipelines_resources")]
+pytestmark = pytest.mark.cluster
 
 PROJECT = """\
 apiVersion: slipway.dev/v1alpha1
-name: tiny
+name: tiny-test
 data: {{interactions: {{source: "s3://events/ratings/"}}}}
 batch_prediction: {{input: "s3://events/users/"}}
 retraining: {{window: 30d}}
@@ -43,15 +43,15 @@ def compile_into(folder: Path, cluster: Cluster, *options: str) -> Path:
 def versions_of(cluster: Cluster) -> dict[str, str]:
     """Returns {kind/name: resource version} of what was applied, but for what controllers write into a status."""
     found: dict[str, Any] = cluster.get(
-        "pipelines,pipelineversions,cronjobs,jobs", "-l", "app.kubernetes.io/part-of=tiny"
+        "pipelines,pipelineversions,cronjobs,jobs", "-l", "app.kubernetes.io/part-of=tiny-test"
     )
     return {f"{entry['kind']}/{entry['metadata']['name']}": entry["metadata"]["uid"] for entry in found["items"]}
 
 
-def test_everything_is_admitted_and_applying_it_again_changes_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    deploy = compile_into(tmp_path, cluster)
+def test_everything_is_admitted_and_applying_it_again_changes_nothing(installation: Cluster, tmp_path: Path) -> None:
+    cluster, deploy = installation, compile_into(tmp_path, installation)
     first = cluster.kubectl("apply", "-f", str(deploy))
-    assert first.stderr == "", "no warning, of pod security neither"
+    assert first.stderr == "", "no warning"
     assert first.stdout.count(" created") == 3 + 3 + 3 + 2
     made = versions_of(cluster)
     again = cluster.kubectl("apply", "-f", str(deploy)).stdout.splitlines()
@@ -61,8 +61,10 @@ def test_everything_is_admitted_and_applying_it_again_changes_nothing(cluster: C
 
 
 def test_the_pods_are_admitted_where_only_restricted_ones_are(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.kubectl("apply", "-f", str(compile_into(tmp_path, cluster)))
-    cluster.kubectl("create", "job", "now", "--from=cronjob/tiny-retraining-nightly")
+    deploy = compile_into(tmp_path, cluster)
+    for file in sorted([*deploy.glob("*-2-schedules.yaml"), *deploy.glob("*-3-run.yaml")]):
+        assert cluster.kubectl("apply", "-f", str(file)).stderr == "", "no warning of pod security"
+    cluster.kubectl("create", "job", "now", "--from=cronjob/tiny-test-retraining-nightly")
 
     def pods() -> list[Any] | None:
         found: list[Any] = cluster.get("pods")["items"]
@@ -75,14 +77,14 @@ def test_the_pods_are_admitted_where_only_restricted_ones_are(cluster: Cluster, 
         assert "kube-api-access" not in str(pod["spec"]["volumes"]), "it has no token for the API of Kubernetes"
 
 
-def test_a_version_holds_what_was_compiled(cluster: Cluster, tmp_path: Path) -> None:
-    deploy = compile_into(tmp_path, cluster, "--no-run")
+def test_a_version_holds_what_was_compiled(installation: Cluster, tmp_path: Path) -> None:
+    cluster, deploy = installation, compile_into(tmp_path, installation, "--no-run")
     cluster.kubectl("apply", "-f", str(deploy))
-    assert cluster.get("jobs", "-l", "app.kubernetes.io/part-of=tiny")["items"][0]["metadata"]["name"].startswith(
+    assert cluster.get("jobs", "-l", "app.kubernetes.io/part-of=tiny-test")["items"][0]["metadata"]["name"].startswith(
         "schedule-"
     )
     found = {entry["spec"]["pipelineName"]: entry for entry in cluster.get("pipelineversions")["items"]}
-    spec = found["tiny"]["spec"]
+    spec = found["tiny-test"]["spec"]
     assert spec["platformSpec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train"]["nodeSelector"]
     parameters = spec["pipelineSpec"]["components"]["comp-observe"]["inputDefinitions"]["parameters"]
     assert {"config", "place", "window_end"} <= set(parameters)
@@ -90,8 +92,8 @@ def test_a_version_holds_what_was_compiled(cluster: Cluster, tmp_path: Path) -> 
 
 def test_a_run_cannot_be_turned_into_another(cluster: Cluster, tmp_path: Path) -> None:
     deploy = compile_into(tmp_path, cluster)
-    cluster.kubectl("apply", "-f", str(deploy))
-    run = next(deploy.glob("tiny-3-run.yaml"))
+    run = next(deploy.glob("tiny-test-3-run.yaml"))
+    cluster.kubectl("apply", "-f", str(run))
     changed = run.read_text().replace("--run-name", "--run-name=another\n        - --run-name")
     refused = cluster.kubectl("apply", "-f", "-", text=changed, check=False)
     assert refused.returncode != 0
