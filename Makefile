@@ -65,6 +65,12 @@ simulate-full: .venv/.dev-installed ## Simulate the standard policy beside its p
 	  --traffic resets --traffic restarts --traffic users --traffic sticky-users --runs 10000 --check 200 \
 	  --compare --calibrate -o json > build/simulation/traffic.json
 
+images: ## Build the container images, or one with IMAGE=predictor
+	@$(PYTHON) containers/build.py $(IMAGE)
+
+images-check: .venv/.dev-installed ## Run and look into the images that are built
+	@$(BIN)/python -m pytest -m container -n 0 tests/containers
+
 lock: | $(BIN)/uv ## Resolve the requirements anew
 	@tools/lock.sh $(BIN)/uv
 

@@ -12,3 +12,9 @@ for extra in data samples features train neural tune serve operator pipelines lo
   resolve pyproject.toml --extra "$extra" --constraint requirements/dev.txt -o "requirements/$extra.txt"
 done
 echo uv setuptools | tr ' ' '\n' | resolve - -o requirements/uv.txt
+
+# Images: what a part imports and nothing else. "# without:" names what its packages ask for and never load in this use.
+for part in requirements/images/*.in; do
+  resolve "$part" --constraint requirements/dev.txt \
+    --excludes <(sed -n 's/^# without: //p' "$part" | tr ' ' '\n') -o "${part%.in}.txt"
+done
