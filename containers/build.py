@@ -3,9 +3,10 @@
     python containers/build.py [PART ...]            # default: every part
     python containers/build.py --push train          # also pushes, and records the registry's digest
 
-What is built is the commit that is checked out, not the files beside it, so that one commit gives one image. The result
-goes to build/images.json: {part: {repository, tag, digest, image_id, bytes, packages, holds, revision}}. `digest` is the
-manifest's as the registry knows it, thus null until an image was pushed; clusters with a registry refer to images by it.
+What is built is the commit that is checked out, not the files beside it, so that one commit gives one image. The
+result goes to build/images.json: {part: {repository, tag, digest, image_id, bytes, packages, holds, revision}}.
+`digest` is that of the manifest as the registry knows it, thus null until the image was pushed; a cluster with a
+registry refers to images by it.
 
 Environment: ENGINE (podman or docker), REGISTRY (default ghcr.io/slipway), PYTHON_IMAGE (base), BUILD_FLAGS (more flags
 of the engine's build command).
