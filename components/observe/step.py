@@ -20,15 +20,12 @@ from slipway.contracts.durations import Duration
 from slipway.contracts.errors import DataError, UsageError
 from slipway.datasets.samples import PREFIX
 
-# How Kubeflow Pipelines writes the time for which a recurring run was due.
-SCHEDULED_TIME = "%Y%m%d%H%M%S"
-
 
 class ObserveRequest(BaseModel):
     """What to look at.
 
     `tables` maps a table's name to its source. `window` is how far back interactions are wanted, before `window_end`:
-    ISO 8601, or as Kubeflow Pipelines writes times, or empty for now. `name` and `alias` say which registered version
+    ISO 8601, or empty for now. `name` and `alias` say which registered version
     is asked for; `required` makes its absence an error.
     """
 
@@ -104,13 +101,11 @@ def parse_moment(text: str) -> datetime:
     """Returns the time that a text names, in UTC; now for an empty text.
 
     Raises:
-        UsageError: It is neither ISO 8601 nor 14 digits.
+        UsageError: It is not ISO 8601.
     """
     if not text:
         return datetime.now(UTC).replace(microsecond=0)
     try:
-        if len(text) == len("20260131235959") and text.isdigit():
-            return datetime.strptime(text, SCHEDULED_TIME).replace(tzinfo=UTC)
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(

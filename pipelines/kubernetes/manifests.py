@@ -18,6 +18,7 @@ from slipway.contracts.project import Project
 from slipway.contracts.project.schedules import ScheduleSpec
 from slipway.pipelines.compile import VERSION_DIGITS, CompiledPipeline
 from slipway.pipelines.kubernetes.pods import PodSettings, pod_settings, pod_template
+from slipway.pipelines.submission.submit import SCHEDULED
 
 GROUP = "pipelines.kubeflow.org/v2beta1"
 TOKEN_FOLDER = "/var/run/secrets/kubeflow/pipelines"  # noqa: S105 - a place, not a password
@@ -98,13 +99,13 @@ def schedule_manifests(
             continue
         prefix = f"{compiled.name}-{schedule.name}"
         if schedule.scheduler == "kubeflow":
-            # Seconds come first in Kubeflow Pipelines' expressions.
+            # Seconds come first in Kubeflow Pipelines' expressions. Such a run is not told when it was due: its marks
+            # for times ([[ScheduledTime]]) reach the steps as they stand, and a window ends when the run begins.
             fields = {"cron": f"0 {schedule.cron}", "concurrency": schedule.maximum_concurrency}
             fields["catch_up"], fields["enabled"] = schedule.catch_up == "all", not schedule.suspended
             digest = sha256_of(canonical_json([compiled.version, fields]))[:VERSION_DIGITS]
             arguments = ["schedule", "--version", compiled.version, "--prefix", prefix, "--name", f"{prefix}-{digest}"]
             arguments += ["--schedule", json.dumps(fields, sort_keys=True)]
-            arguments += ["--parameters", json.dumps(_scheduled(schedule, "[[ScheduledTime]]"), sort_keys=True)]
             made.append(_job(project, compiled, _short(f"schedule-{prefix}-{digest}", _JOB_NAME), arguments, wave=2))
         else:
             made.append(_cron_job(project, compiled, schedule, prefix))
@@ -125,8 +126,8 @@ def run_name(compiled: CompiledPipeline, parameters: Mapping[str, Any] | None = 
     return f"run-{compiled.name}-{digest}"
 
 
-def _scheduled(schedule: ScheduleSpec, moment: str) -> dict[str, Any]:
-    return {"window_end": moment} if schedule.pipeline == "retraining" else {}
+def _scheduled(schedule: ScheduleSpec) -> dict[str, Any]:
+    return {"window_end": SCHEDULED} if schedule.pipeline == "retraining" else {}
 
 
 def _job(
@@ -192,7 +193,7 @@ def _submission_pod(
 def _cron_job(project: Project, compiled: CompiledPipeline, schedule: ScheduleSpec, prefix: str) -> dict[str, Any]:
     arguments = ["run", "--version", compiled.version, "--schedule", prefix, "--overlap", schedule.overlap]
     arguments += ["--maximum-concurrency", str(schedule.maximum_concurrency)]
-    arguments += ["--parameters", json.dumps(_scheduled(schedule, "@scheduled"), sort_keys=True)]
+    arguments += ["--parameters", json.dumps(_scheduled(schedule), sort_keys=True)]
     late = SECONDS_OF_GRACE if schedule.catch_up == "none" else round(schedule.catch_up_within.total_seconds())
     return {
         "apiVersion": "batch/v1",

@@ -125,8 +125,12 @@ class PipelinesClient:
         """Makes a recurring run."""
         return self._ask("POST", "/recurringruns", {"display_name": name, **fields})
 
+    def disable_recurring_run(self, recurring_run_id: str) -> None:
+        """Lets a recurring run make no more runs."""
+        self._ask("POST", f"/recurringruns/{quote(recurring_run_id)}:disable", {})
+
     def delete_recurring_run(self, recurring_run_id: str) -> None:
-        """Removes a recurring run; the runs that it made stay."""
+        """Removes a recurring run, and with it what it started and what has not ended yet."""
         self._ask("DELETE", f"/recurringruns/{quote(recurring_run_id)}")
 
     def default_experiment(self) -> str | None:

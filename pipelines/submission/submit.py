@@ -131,11 +131,13 @@ def ensure_recurring_run(
     catch_up: bool,
     enabled: bool = True,
 ) -> Outcome:
-    """Makes the recurring run called `name` unless it is there, then removes older ones of the same schedule.
+    """Makes the recurring run called `name` unless it is there, then retires older ones of the same schedule.
+
+    An older one makes no more runs. It is removed when what it started has ended: removed before, it would end that.
 
     Args:
         client: Kubeflow Pipelines.
-        submission: What to run; `[[ScheduledTime]]` in a parameter becomes the time.
+        submission: What to run.
         prefix: Names the schedule in all its versions.
         name: Names this version of it.
         cron: Six fields, seconds first, in the time zone of the installation.
@@ -157,8 +159,15 @@ def ensure_recurring_run(
         )
     for entry in existing:
         if entry["display_name"] != name:
-            client.delete_recurring_run(str(entry["recurring_run_id"]))
+            _retire(client, str(entry["recurring_run_id"]), prefix)
     return Outcome(name, str(current["recurring_run_id"]), new=new)
+
+
+def _retire(client: PipelinesClient, recurring_run_id: str, prefix: str) -> None:
+    client.disable_recurring_run(recurring_run_id)
+    own = (run for run in client.runs_of_schedule(prefix) if run.get("recurring_run_id") == recurring_run_id)
+    if all(run.get("state") in FINISHED for run in own):
+        client.delete_recurring_run(recurring_run_id)
 
 
 def _source(client: PipelinesClient, submission: Submission, *, in_experiment: bool = False) -> Object:

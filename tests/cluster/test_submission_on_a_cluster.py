@@ -131,3 +131,25 @@ def test_submit_brings_the_version_itself(
         for entry in cluster.get("pipelineversions,pipelines")["items"]:
             if entry["metadata"]["name"].startswith(project.name):
                 cluster.kubectl("delete", entry["kind"].lower(), entry["metadata"]["name"], "--wait=false")
+
+
+def test_a_recurring_run_makes_runs(applied: CompiledPipeline, client: PipelinesClient) -> None:
+    prefix, submission = f"run-{applied.name}-often", Submission(applied.name, applied.version)
+    made = ensure_recurring_run(
+        client, submission, prefix, f"{prefix}-1", cron="*/3 * * * * *", concurrency=1, catch_up=False
+    )
+    assert made.run_id is not None
+    try:
+        runs = Cluster(NAMESPACE).wait_for("a run of the recurring run", lambda: client.runs_of_schedule(prefix), 60.0)
+        assert runs[0]["recurring_run_id"] == made.run_id
+        # The project changes while the run goes on: nothing that goes on is ended.
+        ensure_recurring_run(
+            client, submission, prefix, f"{prefix}-2", cron="0 0 3 * * *", concurrency=1, catch_up=False
+        )
+        statuses = {entry["display_name"]: entry["status"] for entry in client.recurring_runs(prefix)}
+        assert statuses == {f"{prefix}-1": "DISABLED", f"{prefix}-2": "ENABLED"}
+        assert Cluster(NAMESPACE).get("workflows", "-l", f"pipeline/runid={runs[0]['run_id']}")["items"]
+    finally:
+        for entry in client.recurring_runs(prefix):
+            client.disable_recurring_run(entry["recurring_run_id"])
+            client.delete_recurring_run(entry["recurring_run_id"])

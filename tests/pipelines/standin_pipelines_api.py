@@ -61,6 +61,10 @@ class PipelinesApi:
         if method == "POST" and parts == ["recurringruns"]:
             self.recurring.append(body | {"recurring_run_id": f"recurring-{len(self.recurring)}"})
             return 200, self.recurring[-1]
+        if method == "POST" and parts[0] == "recurringruns" and parts[1].endswith(":disable"):
+            entry = next(entry for entry in self.recurring if entry["recurring_run_id"] == parts[1].partition(":")[0])
+            entry["mode"] = "DISABLE"
+            return 200, {}
         if method == "DELETE" and parts[0] == "recurringruns":
             self.recurring = [entry for entry in self.recurring if entry["recurring_run_id"] != parts[1]]
             return 200, {}

@@ -90,7 +90,7 @@ def test_the_fingerprint_follows_the_sources_and_the_window(tmp_path: Path) -> N
     assert seen() == first
     window = {"window": "7d", "window_end": "2026-01-31T00:00:00Z"}
     assert seen(**window) == seen(**window) != first
-    assert seen(window="7d", window_end="20260131000000") == seen(**window)
+    assert seen(window="7d", window_end="2026-01-31T01:00:00+01:00") == seen(**window)
     assert seen(window="7d", window_end="2026-02-01T00:00:00Z") != seen(**window)
     status = (tmp_path / "events.csv").stat()
     os.utime(tmp_path / "events.csv", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
@@ -114,7 +114,7 @@ def test_a_version_that_must_be_there_is_asked_for(tmp_path: Path) -> None:
 
 def test_times_are_read_as_people_and_schedulers_write_them() -> None:
     expected = datetime(2026, 1, 31, 3, tzinfo=UTC)
-    for text in ("20260131030000", "2026-01-31T03:00:00Z", "2026-01-31T05:00:00+02:00", "2026-01-31T03:00:00"):
+    for text in ("20260131T030000Z", "2026-01-31T03:00:00Z", "2026-01-31T05:00:00+02:00", "2026-01-31T03:00:00"):
         assert parse_moment(text) == expected
     with pytest.raises(UsageError, match="is no time"):
         parse_moment("[[ScheduledTime]]")

@@ -169,6 +169,27 @@ def test_a_recurring_run_is_made_once_and_replaces_its_older_self(api: Pipelines
     assert (hourly["no_catchup"], hourly["mode"], hourly["experiment_id"]) == (True, "ENABLE", "e-1")
 
 
+def test_an_older_recurring_run_stays_until_what_it_started_has_ended(
+    api: PipelinesApi, client: PipelinesClient
+) -> None:
+    def ensure(number: int) -> None:
+        name = f"tiny-hourly-{number}"
+        ensure_recurring_run(
+            client, SUBMISSION, "tiny-hourly", name, cron=f"0 {number} * * * *", concurrency=1, catch_up=False
+        )
+
+    ensure(1)
+    started = submit(client, SUBMISSION, "tiny-hourly-1-run")
+    api.runs[0] |= {"recurring_run_id": "recurring-0", "state": "RUNNING"}
+    ensure(2)
+    modes = {entry["display_name"]: entry["mode"] for entry in api.recurring}
+    assert modes == {"tiny-hourly-1": "DISABLE", "tiny-hourly-2": "ENABLE"}
+    assert client.run(str(started.run_id))["state"] == "RUNNING"
+    api.runs[0]["state"] = "SUCCEEDED"
+    ensure(2)
+    assert [entry["display_name"] for entry in api.recurring] == ["tiny-hourly-2"]
+
+
 def test_the_job_prints_what_came_of_it(
     api: PipelinesApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
