@@ -101,7 +101,7 @@ def build(engine: str, part: str, context: Path) -> Image:
     version = tomllib.loads((context / "pyproject.toml").read_text())["project"]["version"]
     revision = output("git", "rev-parse", "HEAD")
     epoch = output("git", "show", "--no-patch", "--format=%ct", "HEAD")
-    repository = f"{os.environ.get('REGISTRY', 'ghcr.io/slipway')}/{part.replace('_', '-')}"
+    repository = f"{os.environ.get('REGISTRY', 'ghcr.io/slipway')}/slipway-{part.replace('_', '-')}"
     name = f"{repository}:{version}"
     arguments = {"VERSION": version, "REVISION": revision, "SOURCE_DATE_EPOCH": epoch}
     if base := os.environ.get("PYTHON_IMAGE"):
