@@ -83,12 +83,14 @@ class PipelinesClient:
         made = self._ask("POST", "/pipelines", {"name": name, "display_name": name, "namespace": self.namespace})
         return str(made["pipeline_id"])
 
-    def upload_version(self, pipeline_id: str, name: str, text: str) -> None:
+    def upload_version(self, pipeline_id: str, version: str, text: str) -> None:
         """Makes a version of a pipeline from its IR."""
         boundary = secrets.token_hex(16)
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="uploadfile"; filename="{name}.yaml"\r\n'
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="uploadfile"; filename="{version}.yaml"\r\n'
         body = f"{head}Content-Type: application/octet-stream\r\n\r\n{text}\r\n--{boundary}--\r\n".encode()
-        query = urlencode({"name": name, "display_name": name, "pipelineid": pipeline_id})
+        # In Kubernetes-native mode the object becomes <pipeline>-<version>, beside the one that kubectl would apply:
+        # under the same name it would stand in that one's way, as it cannot be changed any more.
+        query = urlencode({"name": version, "display_name": version, "pipelineid": pipeline_id})
         path = f"/pipelines/upload_version?{query}"
         self._ask("POST", path, body, content_type=f"multipart/form-data; boundary={boundary}")
 

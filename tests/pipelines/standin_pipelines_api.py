@@ -48,7 +48,7 @@ class PipelinesApi:
         if method == "POST" and parts == ["pipelines", "upload_version"]:
             name = next(name for name, entry in self.pipelines.items() if entry["pipeline_id"] == query["pipelineid"])
             assert b"pipelineInfo" in body
-            self.add_version(name, query["name"])
+            self.add_version(name, query["display_name"])
             return 200, {}
         if method == "GET" and parts[0] == "pipelines" and parts[2:] == ["versions"]:
             return 200, self._page(
