@@ -40,6 +40,8 @@ ON_DEMAND = {
     "tzdata": "data that pandas reads for zones that the system lacks",
     "async-timeout": "what redis requires of Pythons before 3.11.3",
     "h11": "uvicorn's other HTTP implementation, which it requires",
+    "httpcore": "what httpx sends with: for a predictor of the project's own that asks another server",
+    "certifi": "of httpx, as httpcore",
     "importlib-metadata": "what OpenTelemetry's entry points need where Python's own is older",
     "zipp": "of importlib-metadata",
 }
