@@ -7,6 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rollout_sequences import (
     CANDIDATE,
+    FROZEN_AT_FIRST,
     OTHER,
     POLICIES,
     SETTINGS,
@@ -84,6 +85,14 @@ def test_no_candidate_gets_more_traffic_within_a_freeze(sequence):
         people = look.before.forced or look.before.skip
         finishing = look.after.phase in (Phase.PROMOTING, Phase.WATCHING, Phase.HOLDING)
         assert after <= before or people or finishing, (look.before.phase, look.after.phase)
+
+
+@SETTINGS
+@given(st.lists(ticks, min_size=12, max_size=30))
+def test_a_freeze_keeps_a_new_version_from_its_first_traffic(looks_made_up):
+    for look in play((FROZEN_AT_FIRST, looks_made_up, True)):
+        if look.policy.frozen(look.after.last_now) is not None:
+            assert look.after.weights.get(CANDIDATE, 0) == 0
 
 
 @SETTINGS

@@ -79,8 +79,10 @@ POLICIES = [
     policy_of(steps=[MIRRORED, {**LAST, "weight": 30}, LAST]),
     policy_of(strategy="shadow", steps=[MIRRORED], inconclusive="rollback"),
     policy_of(steps=[{**LAST, "weight": 30, "deadline": "8s"}, LAST], horizon="fixed", inconclusive="rollback"),
+    policy_of(freeze=[{"start": "1970-01-01", "end": FREEZE[0]}]),
 ]
 SHADOW = 9
+FROZEN_AT_FIRST = 11
 SPEC = RolloutSpec(
     id="r",
     model="films",
@@ -138,6 +140,13 @@ good_window = st.integers(20, 200).map(
         for arm in (CANDIDATE, OTHER, STABLE)
     )
 )
+bad_window = st.sampled_from([(CANDIDATE,), (OTHER,), (CANDIDATE, OTHER), (STABLE,)]).map(
+    lambda harmed: tuple(
+        (guardrail, arm, 0.0, ((80 if arm in harmed else 0) if guardrail == "errors" else 50, 100))
+        for guardrail in ("errors", "clicks")
+        for arm in (CANDIDATE, OTHER, STABLE)
+    )
+)
 stray_windows = st.lists(
     st.tuples(
         guardrail_names,
@@ -155,7 +164,7 @@ ticks = st.builds(
     candidate=arm_states,
     other=arm_states,
     stable=arm_states,
-    counts=st.one_of(*[good_window] * 5, whole_window, stray_windows),
+    counts=st.one_of(*[good_window] * 5, bad_window, whole_window, stray_windows),
     repeat_old=st.booleans(),
     metrics_error=st.sampled_from([None] * 9 + ["connection refused"]),
     command=st.sampled_from([None] * 20 + ["pause", "resume", "resume", "approve", "approve", "retry", "abort"]),
