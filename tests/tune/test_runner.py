@@ -279,7 +279,7 @@ def test_an_interrupted_sweep_ends_its_trials_and_keeps_what_was_done(tmp_path: 
     pids = [int(path.read_text()) for path in folder.glob("trials/*/pid")]
     assert sweeper.pid is not None
     os.kill(sweeper.pid, signal.SIGINT)
-    sweeper.join(20)
+    sweeper.join(60)
     assert sweeper.exitcode not in (None, 0)
     wait_until(lambda: not any(lives(pid) for pid in pids), "the end of the trials")
 
