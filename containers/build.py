@@ -112,7 +112,7 @@ def build(engine: str, part: str, context: Path) -> Image:
     if engine == "podman":
         # BuildKit takes both from the Dockerfile's neighbour and SOURCE_DATE_EPOCH.
         command += ["--ignorefile", str(context / "containers" / "Dockerfile.dockerignore"), "--timestamp", epoch]
-        command += ["--format", "docker"]
+        command += ["--format", "oci"]
     command += shlex.split(os.environ.get("BUILD_FLAGS", ""))
     subprocess.run([*command, str(context)], check=True, stdout=sys.stderr)
     facts = json.loads(output(engine, "image", "inspect", name))[0]
