@@ -64,6 +64,20 @@ def description(part: str) -> str:
     return stage.partition('image.description="')[2].partition('"')[0]
 
 
+def stages_for(part: str, dockerfile: str) -> str:
+    """Returns the Dockerfile with the stages that `part` needs: older podmans build every stage, needed or not."""
+    head, *stages = re.split(r"^(?=FROM )", dockerfile, flags=re.MULTILINE)
+    named = {stage.split(maxsplit=4)[3]: stage for stage in stages}
+    needed: set[str] = set()
+    waiting = [part]
+    while waiting:
+        name = waiting.pop()
+        if name in named and name not in needed:
+            needed.add(name)
+            waiting += re.findall(r"(?:^FROM |--from=)(\S+)", named[name], re.MULTILINE)
+    return head + "".join(stage for name, stage in named.items() if name in needed)
+
+
 def output(*command: str) -> str:
     """Returns what a command prints.
 
@@ -106,13 +120,16 @@ def build(engine: str, part: str, context: Path) -> Image:
     arguments = {"VERSION": version, "REVISION": revision, "SOURCE_DATE_EPOCH": epoch}
     if base := os.environ.get("PYTHON_IMAGE"):
         arguments["PYTHON_IMAGE"] = base
-    command = [engine, "build", "--file", str(context / "containers" / "Dockerfile"), "--target", part, "--tag", name]
+    dockerfile = context / "containers" / f"Dockerfile.{part}"
+    dockerfile.write_text(stages_for(part, (context / "containers" / "Dockerfile").read_text()))
+    shutil.copy(context / "containers" / "Dockerfile.dockerignore", f"{dockerfile}.dockerignore")
+    command = [engine, "build", "--file", str(dockerfile), "--target", part, "--tag", name]
     for key, value in arguments.items():
         command += ["--build-arg", f"{key}={value}"]
     if engine == "podman":
-        # BuildKit takes both from the Dockerfile's neighbour and SOURCE_DATE_EPOCH.
-        command += ["--ignorefile", str(context / "containers" / "Dockerfile.dockerignore"), "--timestamp", epoch]
-        command += ["--format", "oci"]
+        # BuildKit takes the first two from the Dockerfile's neighbour and SOURCE_DATE_EPOCH. Docker's format names the
+        # container in which an image was built, so that no two builds agree.
+        command += ["--ignorefile", f"{dockerfile}.dockerignore", "--timestamp", epoch, "--format", "oci"]
     command += shlex.split(os.environ.get("BUILD_FLAGS", ""))
     subprocess.run([*command, str(context)], check=True, stdout=sys.stderr)
     facts = json.loads(output(engine, "image", "inspect", name))[0]
