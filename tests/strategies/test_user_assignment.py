@@ -199,23 +199,22 @@ def requests_counted(trial: Any, visitors: Any, total: int) -> dict[str, int]:
     snapshot = Snapshot()
     sums: Counter[str] = Counter()
 
-    def read() -> int:
+    def read() -> float:
+        """Adds what was counted since the last reading; returns the time of the newest scrape."""
         nonlocal snapshot
         reading = reader.read(queries, snapshot, time.time())
         snapshot = reading.snapshot
         sums.update({count.arm: round(count.total) for count in reading.counts if count.guardrail == ASSIGNMENT})
-        return sums.total()
+        return reading.newest or 0.0
 
-    read()
-    quiet_since = time.monotonic()
-    while time.monotonic() - quiet_since < 1.0:  # until the last scrape has seen what went before
-        before = sums.total()
-        quiet_since = time.monotonic() if read() != before else quiet_since
+    # The gateway has counted what went before; the next whole scrape of it is what the count begins from.
+    before = time.time()
+    trial.plane.eventually(lambda: read() > before + 1.0)
     sums.clear()
     with visitors(trial.plane.gateway_port, total=total, users=total) as load:
         load.finish()
     assert load.codes == {200: total}
-    trial.plane.eventually(lambda: read() >= total)
+    trial.plane.eventually(lambda: bool(read()) and sums.total() >= total)
     reader.close()
     return dict(sums)
 

@@ -40,7 +40,13 @@ def container_in(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def in_a_process_of_its_own(work: Callable[[], object]) -> BaseProcess:
     """Starts a process that shares nothing but what is loaded already."""
-    process = multiprocessing.get_context("fork").Process(target=work)
+
+    def interruptible() -> None:
+        # A shell's background jobs, and all that they start, ignore interrupts unless told otherwise.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=interruptible)
     process.start()
     return process
 
