@@ -1,7 +1,7 @@
 """The model registry: MLflow holds versions, tags and aliases; bundles lie in folders that serving can load.
 
-A version's source is its bundle directory, and its tags carry the bundle's SHA-256 and the lineage. MLflow is imported
-when it is first needed, as that takes seconds.
+A version's source is its bundle directory or, with an MLflow server, the copy that was uploaded there; its tags carry
+the bundle's place, its SHA-256 and the lineage. MLflow is imported when it is first needed, as that takes seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from slipway.contracts.bundle import bundle_digest, read_bundle
 from slipway.contracts.errors import EnvironmentProblemError, ServiceError, UsageError
 from slipway.contracts.files import exclusive_lock
+from slipway.models.bundle_upload import upload_bundle
 
 SHA256_TAG = "slipway.bundle_sha256"
 BUNDLE_TAG = "slipway.bundle_dir"
@@ -74,7 +75,6 @@ class Registry:
         tags: Mapping[str, str] | None = None,
         alias: str | None = CHALLENGER,
         *,
-        run_id: str | None = None,
         description: str | None = None,
     ) -> ModelVersion:
         """Makes a version of a bundle, or finds the one that the same bundle already has.
@@ -84,7 +84,6 @@ class Registry:
             name: The registered model.
             tags: Lineage.
             alias: Set on the version afterwards; None sets none.
-            run_id: MLflow run that trained the model.
             description: Shown by MLflow's page.
 
         Raises:
@@ -94,7 +93,7 @@ class Registry:
         directory = bundle_dir.resolve()
         sha256 = bundle_digest(read_bundle(directory))
         all_tags = {**(tags or {}), SHA256_TAG: sha256, BUNDLE_TAG: str(directory)}
-        with self._alone():
+        with self.alone():
             self._ask(lambda client: _ensure_model(client, name), writes=True)
             known = [version for version in self.list(name) if version.sha256 == sha256]
             if known:
@@ -104,11 +103,12 @@ class Registry:
                     for key, value in all_tags.items():
                         self._ask(partial(_set_tag, name, number, key, value))
             else:
+                source, run_id = self._source(name, directory, sha256)
                 number = str(
                     self._ask(
                         lambda client: client.create_model_version(
                             name,
-                            source=str(directory),
+                            source=source,
                             run_id=run_id,
                             tags=all_tags,
                             description=description,
@@ -187,13 +187,19 @@ class Registry:
             ServiceError: MLflow does not answer.
         """
         self.get(name, version)
-        with self._alone():
+        with self.alone():
             self._ask(lambda client: client.set_registered_model_alias(name, alias, version))
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Removes an alias; one that is not set is no error."""
-        with self._alone():
+        with self.alone():
             self._ask(lambda client: client.delete_registered_model_alias(name, alias))
+
+    def _source(self, name: str, directory: Path, sha256: str) -> tuple[str, str | None]:
+        """Returns (source, run id) of a new version: the folder itself, or what was uploaded to a server."""
+        if self._database is not None:
+            return str(directory), None
+        return self._ask(lambda client: upload_bundle(client, name, directory, sha256))
 
     @property
     def _database(self) -> Path | None:
@@ -203,7 +209,7 @@ class Registry:
         return self._database is None or self._database.is_file()
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Keeps two processes from making the database, or a version of one bundle, at the same time."""
         if self._database is None:
             yield
@@ -257,7 +263,7 @@ class Registry:
                     remedy="Free space or change the rights of the folder.",
                 ) from error
         if database is None:
-            _check_reachable(self.tracking_uri)
+            check_reachable(self.tracking_uri)
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
@@ -294,7 +300,7 @@ def quiet_mlflow() -> Iterator[None]:
             logging.disable(previous)
 
 
-def _check_reachable(uri: str) -> None:
+def check_reachable(uri: str) -> None:
     """Fails at once where nobody listens; MLflow's own HTTP client takes many seconds to say so."""
     address = urlsplit(uri)
     if address.scheme in ("http", "https") and address.hostname:

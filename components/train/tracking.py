@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from slipway.contracts.errors import LockHeldError
-from slipway.contracts.files import exclusive_lock
-from slipway.models.registry import quiet_mlflow, registry_for
+from slipway.models.registry import check_reachable, quiet_mlflow, registry_for
 
-_PATIENCE_SECONDS = 10.0
 _PARAMETER_LENGTH = 500
 
 
@@ -38,22 +32,13 @@ def track(run: TrackedRun, project_directory: Path, tracking_uri: str | None) ->
     """
     registry = registry_for(project_directory, tracking_uri)
     try:
-        _check_reachable(registry.tracking_uri)
-        with quiet_mlflow(), _alone(registry.tracking_uri):
+        check_reachable(registry.tracking_uri)
+        with quiet_mlflow(), registry.alone():
             _write(run, registry.tracking_uri, registry.artifact_root)
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the training is done and kept
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         return f"{type(error).__name__}: {reason}"
     return None
-
-
-def _check_reachable(uri: str) -> None:
-    """Fails at once where nobody listens: importing MLflow takes seconds, and its client is slow to give up."""
-    address = urlsplit(uri)
-    if address.scheme in ("http", "https") and address.hostname:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        with socket.create_connection((address.hostname, port), timeout=5):
-            pass
 
 
 def _write(run: TrackedRun, uri: str, artifact_root: Path | None) -> None:
@@ -81,22 +66,3 @@ def _write(run: TrackedRun, uri: str, artifact_root: Path | None) -> None:
     for start in range(0, len(metrics), 1000):
         client.log_batch(tracked.info.run_id, metrics=metrics[start : start + 1000])
     client.set_terminated(tracked.info.run_id)
-
-
-@contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """Keeps two processes from making the same SQLite database at once, by the lock that the registry takes too."""
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    database = Path(uri.removeprefix("sqlite:///"))
-    lock, deadline = database.with_name(f"{database.name}.lock"), time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            with exclusive_lock(lock, holder="writing a training run", remedy="Wait for it to end."):
-                yield
-            return
-        except LockHeldError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from slipway.contracts.project import Project
-from slipway.models.registry import quiet_mlflow, registry_for
+from slipway.models.registry import check_reachable, quiet_mlflow, registry_for
 from slipway.pipelines.sweeps.records import SweepReport, TrialRecord
 
 PARENT_TAG = "mlflow.parentRunId"
@@ -24,22 +22,13 @@ def track_sweep(project: Project, report: SweepReport) -> str | None:
     """
     registry = registry_for(project.directory, project.tracking.uri)
     try:
-        _check_reachable(registry.tracking_uri)
+        check_reachable(registry.tracking_uri)
         with quiet_mlflow():
             _write(project.name, report, registry.tracking_uri, registry.artifact_root)
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the sweep is done and kept
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         return f"{type(error).__name__}: {reason}"
     return None
-
-
-def _check_reachable(uri: str) -> None:
-    """Fails at once where nobody listens: MLflow's client tries for minutes."""
-    address = urlsplit(uri)
-    if address.scheme in ("http", "https") and address.hostname:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        with socket.create_connection((address.hostname, port), timeout=5):
-            pass
 
 
 def _write(name: str, report: SweepReport, uri: str, artifact_root: Path | None) -> None:

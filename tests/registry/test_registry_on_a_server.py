@@ -1,0 +1,96 @@
+"""The registry on a real MLflow server, which keeps its own copy of each bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slipway.contracts.bundle import Counts, read_bundle, write_bundle
+from slipway.models.bundle_upload import ARTIFACT
+from slipway.models.registry import Registry, quiet_mlflow
+from slipway.models.tensors import write_tensors
+
+pytestmark = pytest.mark.integration
+
+
+def make_bundle(directory: Path, seed: int) -> Path:
+    directory.mkdir(parents=True)
+    write_tensors(directory / "weights.safetensors", {"a": np.random.default_rng(seed).random(3)})
+    write_tensors(directory / "index.safetensors", {"b": np.arange(3)})
+    write_bundle(directory, family="popularity", counts=Counts(users=1, items=1, interactions=1))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/kept"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 90
+    while True:
+        assert process.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=2):
+                break
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    yield address
+    process.terminate()
+    process.wait(30)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def test_a_server_keeps_a_copy_of_each_bundle_and_knows_it_again(server: str, tmp_path: Path) -> None:
+    registry = Registry(server)
+    bundle = make_bundle(tmp_path / "a", 1)
+    first = registry.register(bundle, "films", {"git_commit": "abc"})
+    second = registry.register(make_bundle(tmp_path / "b", 2), "films")
+    again = Registry(server).register(bundle, "films", alias=None)
+    assert (first.version, second.version, again.version) == ("1", "2", "1")
+    assert first.bundle_dir == bundle
+    assert registry.get("films", "challenger").version == "2"
+
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    with quiet_mlflow():
+        version = MlflowClient(server, server).get_model_version("films", "1")
+        kept = Path(download_artifacts(run_id=version.run_id, artifact_path=ARTIFACT, tracking_uri=server))
+    assert version.source.startswith("mlflow-artifacts:")
+    assert digests(kept) == digests(bundle)
+    read_bundle(kept, verify=True)
+
+
+def test_an_upload_that_was_cut_off_is_begun_anew(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    bundle = make_bundle(tmp_path / "c", 3)
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "log_artifacts", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            Registry(server).register(bundle, "songs")
+    assert Registry(server).list("songs") == []
+    assert Registry(server).register(bundle, "songs").version == "1"
