@@ -271,3 +271,26 @@ CONTROLLER_METRICS = (
     ROLLOUT_LAST_TICK,
     ROLLOUT_ERRORS,
 )
+
+ASSIGNED_REQUESTS = MetricDefinition(
+    "slipway_assigned_requests_total",
+    "counter",
+    ("arm", "by"),
+    "Requests given to an arm, by what decided: user (in the body), header, or draw (nobody was named).",
+)
+ASSIGNED_USERS = MetricDefinition(
+    "slipway_assigned_users_total",
+    "counter",
+    ("arm",),
+    "Users given to an arm by this process, each counted once since it began or the weights changed.",
+)
+ASSIGNMENT_WEIGHT = MetricDefinition(
+    "slipway_assignment_weight", "gauge", ("arm",), "Percent of the users in force for an arm."
+)
+ASSIGNMENT_FILE_VALID = MetricDefinition(
+    "slipway_assignment_file_valid", "gauge", (), "1 while the assignment file can be read, else 0."
+)
+UPSTREAM_FAILURES = MetricDefinition(
+    "slipway_router_failures_total", "counter", ("code",), "Requests that the router had to answer itself, by code."
+)
+ROUTER_METRICS = (ASSIGNED_REQUESTS, ASSIGNED_USERS, ASSIGNMENT_WEIGHT, ASSIGNMENT_FILE_VALID, UPSTREAM_FAILURES)

@@ -16,21 +16,13 @@ from slipway.contracts.rollout import ArmTarget, RolloutSpec
 from slipway.serving.local.desired import Arm
 from slipway.serving.local.observed import Observed
 from slipway.serving.rollout.core.decide import decide, new_state
+from slipway.serving.rollout.core.observations import Observations, Target
 from slipway.serving.rollout.core.serialization import to_plain
-from slipway.serving.rollout.core.types import (
-    Action,
-    Alarm,
-    MoveAlias,
-    Observations,
-    Phase,
-    RecordEvent,
-    RecordVerdicts,
-    State,
-    Target,
-)
+from slipway.serving.rollout.core.types import Action, Alarm, MoveAlias, Phase, RecordEvent, RecordVerdicts, State
 from slipway.serving.rollout.history_lines import add_readings, standing
 from slipway.serving.rollout.local import LocalPlane
-from slipway.serving.rollout.readings import CounterReader, Windows, queries_for, windows_of
+from slipway.serving.rollout.queries import queries_for
+from slipway.serving.rollout.readings import CounterReader, Windows, windows_of
 from slipway.serving.rollout.store import Record, RolloutFolder, RolloutStore
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from slipway.contracts.rollout import RolloutSpec
 from slipway.serving.exposition import counter, gauge, histogram
 from slipway.serving.rollout.core.types import Action, Outcome, Phase, RecordEvent, State, Verdict
 
-_EVENT_KINDS = ("phase", "command", "alarm", "refused")
+_EVENT_KINDS = ("phase", "command", "dropped", "alarm", "refused")
 
 
 class ControllerMetrics:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slipway.serving.rollout.core.types import Observations, State, WindowCount, WindowHistogram, WindowMoments
+from slipway.serving.rollout.core.observations import Observations, WindowCount, WindowHistogram, WindowMoments
+from slipway.serving.rollout.core.types import State
 
 Reading = dict[str, Any]
 """guardrail, arm, start, end (Unix seconds), windows; and events, n (counts), n, total, squares (moments) or counts."""

@@ -18,17 +18,8 @@ from slipway.contracts.errors import SlipwayError
 from slipway.contracts.metrics import SMOKE_TEST_HEADER
 from slipway.serving.local.desired import Arm, Desired, update_desired
 from slipway.serving.local.observed import Observed, read_observed
-from slipway.serving.rollout.core.types import (
-    Action,
-    Alarm,
-    ArmObservation,
-    MoveAlias,
-    SetWeights,
-    SmokeTest,
-    SmokeTestResult,
-    StartArm,
-    StopArm,
-)
+from slipway.serving.rollout.core.observations import ArmObservation, SmokeTestResult
+from slipway.serving.rollout.core.types import Action, Alarm, MoveAlias, SetWeights, SmokeTest, StartArm, StopArm
 
 if TYPE_CHECKING:
     from slipway.models.registry import Registry

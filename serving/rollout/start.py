@@ -17,7 +17,8 @@ from slipway.serving.local.desired import Arm, arm_name, read_desired
 from slipway.serving.local.layout import PlaneLayout
 from slipway.serving.local.observed import Observed, read_observed
 from slipway.serving.rollout.core.planner import Plan, plan
-from slipway.serving.rollout.readings import CounterReader, Reading, Snapshot, queries_for
+from slipway.serving.rollout.queries import queries_for
+from slipway.serving.rollout.readings import CounterReader, Reading, Snapshot
 from slipway.serving.rollout.store import RolloutFolder, RolloutStore, new_rollout_id
 
 TRAFFIC_SECONDS = 10.0

@@ -24,8 +24,9 @@ from slipway.contracts.errors import ArtifactError, UsageError
 from slipway.contracts.files import write_atomically, write_json
 from slipway.contracts.rollout import CommandKind, RolloutSpec
 from slipway.serving.local.desired import Arm
+from slipway.serving.rollout.core.observations import Command, SmokeTestResult
 from slipway.serving.rollout.core.serialization import from_plain, to_plain
-from slipway.serving.rollout.core.types import TERMINAL, Command, SmokeTestResult, State
+from slipway.serving.rollout.core.types import TERMINAL, State
 from slipway.serving.rollout.readings import Snapshot
 
 

@@ -4,32 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter
 
-from slipway.contracts.metrics import MetricDefinition
+from slipway.contracts import metrics as names
 from slipway.serving.exposition import counter, gauge
 from slipway.serving.router.assignment import Assignment
-
-ASSIGNED_REQUESTS = MetricDefinition(
-    "slipway_assigned_requests_total",
-    "counter",
-    ("arm", "by"),
-    "Requests given to an arm, by what decided: user (in the body), header, or draw (nobody was named).",
-)
-ASSIGNED_USERS = MetricDefinition(
-    "slipway_assigned_users_total",
-    "counter",
-    ("arm",),
-    "Users given to an arm by this process, each counted once since it began or the weights changed.",
-)
-ASSIGNMENT_WEIGHT = MetricDefinition(
-    "slipway_assignment_weight", "gauge", ("arm",), "Percent of the users in force for an arm."
-)
-ASSIGNMENT_FILE_VALID = MetricDefinition(
-    "slipway_assignment_file_valid", "gauge", (), "1 while the assignment file can be read, else 0."
-)
-UPSTREAM_FAILURES = MetricDefinition(
-    "slipway_router_failures_total", "counter", ("code",), "Requests that the router had to answer itself, by code."
-)
-ROUTER_METRICS = (ASSIGNED_REQUESTS, ASSIGNED_USERS, ASSIGNMENT_WEIGHT, ASSIGNMENT_FILE_VALID, UPSTREAM_FAILURES)
 
 REMEMBERED_USERS = 200_000
 
@@ -44,11 +21,11 @@ class RouterMetrics:
 
     def __init__(self, remembered: int = REMEMBERED_USERS) -> None:
         self.registry = CollectorRegistry()
-        self._requests = counter(ASSIGNED_REQUESTS, self.registry)
-        self._users = counter(ASSIGNED_USERS, self.registry)
-        self._weights = gauge(ASSIGNMENT_WEIGHT, self.registry)
-        self._valid = gauge(ASSIGNMENT_FILE_VALID, self.registry)
-        self._failures = counter(UPSTREAM_FAILURES, self.registry)
+        self._requests = counter(names.ASSIGNED_REQUESTS, self.registry)
+        self._users = counter(names.ASSIGNED_USERS, self.registry)
+        self._weights = gauge(names.ASSIGNMENT_WEIGHT, self.registry)
+        self._valid = gauge(names.ASSIGNMENT_FILE_VALID, self.registry)
+        self._failures = counter(names.UPSTREAM_FAILURES, self.registry)
         self._request_of: dict[tuple[str, str], Counter] = {}
         self._user_of: dict[str, Counter] = {}
         self._seen: set[int] = set()

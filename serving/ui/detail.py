@@ -9,8 +9,9 @@ from typing import Any
 from slipway.contracts.errors import ArtifactError
 from slipway.contracts.rollout import CommandKind, RolloutPolicy, RolloutSpec
 from slipway.serving.rollout.core.commands import take_commands
+from slipway.serving.rollout.core.observations import Command, Observations
 from slipway.serving.rollout.core.serialization import from_plain
-from slipway.serving.rollout.core.types import TERMINAL, Command, Observations, State
+from slipway.serving.rollout.core.types import TERMINAL, State
 from slipway.serving.rollout.event_stream import OUTCOME_MEANINGS, REQUIREMENT_MEANINGS
 from slipway.serving.ui.source import RolloutSummary
 

@@ -13,7 +13,7 @@ from slipway.contracts.errors import ArtifactError, RolloutError, UsageError
 from slipway.contracts.rollout import CommandKind, RolloutSpec
 from slipway.serving.local.layout import PlaneLayout
 from slipway.serving.local.observed import read_observed
-from slipway.serving.rollout.core.types import Command
+from slipway.serving.rollout.core.observations import Command
 from slipway.serving.rollout.event_stream import Decision, HistoryReader, read_plain_state
 from slipway.serving.rollout.store import RolloutFolder
 from slipway.serving.ui.detail import available_commands, detail_of, summary_of, unreadable

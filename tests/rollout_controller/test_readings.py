@@ -15,7 +15,8 @@ from slipway.contracts.errors import ServiceError
 from slipway.contracts.events import FeedbackData, RequestSigner, prediction_event
 from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, Guardrail
 from slipway.serving.capture.app import Collector
-from slipway.serving.rollout.readings import CounterReader, Reading, Snapshot, queries_for, windows_of
+from slipway.serving.rollout.queries import queries_for
+from slipway.serving.rollout.readings import CounterReader, Reading, Snapshot, windows_of
 
 if TYPE_CHECKING:
     from conftest import Prometheus

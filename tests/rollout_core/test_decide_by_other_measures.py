@@ -10,7 +10,8 @@ import pytest
 from rollout_world import CANDIDATE, FAST, STABLE, World
 
 from slipway.contracts.rollout import ASSIGNMENT, RolloutPolicy
-from slipway.serving.rollout.core.types import Phase, State, WindowCount, WindowHistogram, WindowMoments
+from slipway.serving.rollout.core.observations import WindowCount, WindowHistogram, WindowMoments
+from slipway.serving.rollout.core.types import Phase, State
 
 WATCH = {
     "name": "watch", "kind": "mean", "value": "watch", "maximum": 60.0, "direction": "higher",

@@ -7,12 +7,8 @@ from rollout_world import CANDIDATE, STABLE, progressing
 
 from slipway.contracts.rollout import ArmTarget, RolloutSpec
 from slipway.serving.rollout.core.decide import new_state
-from slipway.serving.rollout.core.types import (
-    Command,
-    Phase,
-    SetWeights,
-    Target,
-)
+from slipway.serving.rollout.core.observations import Command, Target
+from slipway.serving.rollout.core.types import Phase, SetWeights
 
 
 def test_a_gate_waits_for_approval_and_then_goes_on(make_world):

@@ -6,18 +6,8 @@ import pytest
 from rollout_world import CANDIDATE, GOOD, STABLE, progressing
 
 from slipway.serving.rollout.core.explain import explain
-from slipway.serving.rollout.core.types import (
-    Alarm,
-    ArmObservation,
-    Command,
-    MoveAlias,
-    Outcome,
-    Phase,
-    SetWeights,
-    SmokeTestResult,
-    StartArm,
-    StopArm,
-)
+from slipway.serving.rollout.core.observations import ArmObservation, Command, SmokeTestResult
+from slipway.serving.rollout.core.types import Alarm, MoveAlias, Outcome, Phase, SetWeights, StartArm, StopArm
 
 
 def test_a_good_candidate_goes_through_every_weight_and_gets_the_alias(make_world):

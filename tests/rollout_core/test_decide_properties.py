@@ -28,19 +28,9 @@ from rollout_sequences import (
 
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.serving.rollout.core.decide import decide, new_state
+from slipway.serving.rollout.core.observations import ArmObservation, Command, Observations, WindowCount
 from slipway.serving.rollout.core.serialization import from_json, to_json
-from slipway.serving.rollout.core.types import (
-    ArmObservation,
-    Command,
-    MoveAlias,
-    Observations,
-    Outcome,
-    Phase,
-    SetWeights,
-    State,
-    StopArm,
-    WindowCount,
-)
+from slipway.serving.rollout.core.types import MoveAlias, Outcome, Phase, SetWeights, State, StopArm
 
 GOING_BACK = {Phase.ROLLING_BACK, Phase.HOLDING, Phase.ROLLED_BACK, Phase.FAILED}
 

@@ -9,10 +9,7 @@ import pytest
 from rollout_world import CANDIDATE, STABLE, progressing
 
 from slipway.contracts.rollout import ASSIGNMENT
-from slipway.serving.rollout.core.types import (
-    Outcome,
-    Phase,
-)
+from slipway.serving.rollout.core.types import Outcome, Phase
 
 
 def test_no_readings_hold_and_then_go_back(make_world):

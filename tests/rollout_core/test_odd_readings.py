@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judging import CANDIDATE, STABLE, Court, policy_of
 
+from slipway.serving.rollout.core.observations import Observations, WindowHistogram, WindowMoments
 from slipway.serving.rollout.core.serialization import from_json, to_json
-from slipway.serving.rollout.core.types import Observations, Outcome, State, WindowHistogram, WindowMoments
+from slipway.serving.rollout.core.types import Outcome, State
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 GUARDRAILS = (

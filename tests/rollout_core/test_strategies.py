@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from slipway.contracts.rollout import RolloutPolicy
-from slipway.serving.rollout.core.types import Command, MoveAlias, Outcome, Phase, SetWeights, StartArm, Target
+from slipway.serving.rollout.core.observations import Command, Target
+from slipway.serving.rollout.core.types import MoveAlias, Outcome, Phase, SetWeights, StartArm
 
 STABLE, CANDIDATE, OTHER = "films-v1", "films-v2", "films-v3"
 BELOW = {"weight": 25, "minimum_dwell": "3s", "minimum_samples": 50}

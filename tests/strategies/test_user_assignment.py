@@ -18,9 +18,11 @@ from slipway.contracts.rollout import ASSIGNMENT, ArmTarget
 from slipway.serving.local import control
 from slipway.serving.rollout.core.assignment import log_evidence_of_mismatch, log_split_likelihoods, shift_grid
 from slipway.serving.rollout.core.health import weights_in_force
-from slipway.serving.rollout.core.types import Observations, SetWeights
+from slipway.serving.rollout.core.observations import Observations
+from slipway.serving.rollout.core.types import SetWeights
 from slipway.serving.rollout.local import LocalPlane
-from slipway.serving.rollout.readings import CounterReader, Snapshot, queries_for
+from slipway.serving.rollout.queries import queries_for
+from slipway.serving.rollout.readings import CounterReader, Snapshot
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("strategies_users")]
 

@@ -9,16 +9,8 @@ from typing import Any
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.serving.rollout.core.ingest import fresh_step, ingest
 from slipway.serving.rollout.core.judge import judge
-from slipway.serving.rollout.core.types import (
-    Observations,
-    Phase,
-    State,
-    Target,
-    Verdict,
-    WindowCount,
-    WindowHistogram,
-    WindowMoments,
-)
+from slipway.serving.rollout.core.observations import Observations, Target, WindowCount, WindowHistogram, WindowMoments
+from slipway.serving.rollout.core.types import Phase, State, Verdict
 
 STABLE, CANDIDATE = "films-v1", "films-v2"
 STEPS = [

@@ -11,19 +11,16 @@ from unittest.mock import patch
 from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, RolloutPolicy, RolloutSpec
 from slipway.serving.local.layout import PlaneLayout
 from slipway.serving.rollout.core.decide import decide, new_state
+from slipway.serving.rollout.core.observations import ArmObservation, Observations, SmokeTestResult, WindowCount
 from slipway.serving.rollout.core.serialization import to_plain
 from slipway.serving.rollout.core.types import (
-    ArmObservation,
-    Observations,
     Phase,
     RecordEvent,
     RecordVerdicts,
     SetWeights,
     SmokeTest,
-    SmokeTestResult,
     StartArm,
     StopArm,
-    WindowCount,
 )
 from slipway.serving.rollout.history_lines import add_readings, standing
 from slipway.serving.rollout.store import Record, RolloutFolder, RolloutStore

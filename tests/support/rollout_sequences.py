@@ -16,23 +16,16 @@ from hypothesis import strategies as st
 
 from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, RolloutPolicy, RolloutSpec
 from slipway.serving.rollout.core.decide import decide, new_state
-from slipway.serving.rollout.core.serialization import from_json, to_json
-from slipway.serving.rollout.core.types import (
-    Action,
+from slipway.serving.rollout.core.observations import (
     ArmObservation,
     Command,
-    MoveAlias,
     Observations,
-    Phase,
-    SetWeights,
-    SmokeTest,
     SmokeTestResult,
-    StartArm,
-    State,
-    StopArm,
     Target,
     WindowCount,
 )
+from slipway.serving.rollout.core.serialization import from_json, to_json
+from slipway.serving.rollout.core.types import Action, MoveAlias, Phase, SetWeights, SmokeTest, StartArm, State, StopArm
 
 STABLE, CANDIDATE, OTHER = "films-v1", "films-v2", "films-v3"
 SETTINGS = settings(

@@ -10,22 +10,15 @@ import numpy as np
 
 from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, RolloutPolicy, RolloutSpec
 from slipway.serving.rollout.core.decide import decide, new_state
-from slipway.serving.rollout.core.serialization import from_json, to_json
-from slipway.serving.rollout.core.types import (
-    Action,
+from slipway.serving.rollout.core.observations import (
     ArmObservation,
     Command,
-    MoveAlias,
     Observations,
-    Phase,
-    SetWeights,
-    SmokeTest,
     SmokeTestResult,
-    StartArm,
-    State,
-    StopArm,
     WindowCount,
 )
+from slipway.serving.rollout.core.serialization import from_json, to_json
+from slipway.serving.rollout.core.types import Action, MoveAlias, Phase, SetWeights, SmokeTest, StartArm, State, StopArm
 
 STABLE, CANDIDATE, GOOD, OTHER = "films-v1", "films-v2", "films-v0", "films-v3"
 DIGESTS = {STABLE: "one", CANDIDATE: "two", GOOD: "zero", OTHER: "three"}

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.serving.rollout.core import health
+from slipway.serving.rollout.core.observations import Observations, Target
 from slipway.serving.rollout.core.starting import waiting_for_smoke_test
 from slipway.serving.rollout.core.types import (
     TERMINAL,
     Action,
     Alarm,
     MoveAlias,
-    Observations,
     Phase,
     SetWeights,
     SmokeTest,
     StartArm,
     State,
     StopArm,
-    Target,
 )
 
 CHAMPION = "champion"

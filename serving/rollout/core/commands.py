@@ -5,17 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from slipway.contracts.rollout import RolloutPolicy
+from slipway.serving.rollout.core.observations import Command, Observations, Target
 from slipway.serving.rollout.core.transitions import begin, begin_rollback, drop, to_phase, to_step
-from slipway.serving.rollout.core.types import (
-    BEFORE_TRAFFIC,
-    MEASURING,
-    TERMINAL,
-    Command,
-    Observations,
-    Phase,
-    State,
-    Target,
-)
+from slipway.serving.rollout.core.types import BEFORE_TRAFFIC, MEASURING, TERMINAL, Phase, State
 
 _GOING_BACK = frozenset({Phase.ROLLING_BACK, Phase.HOLDING})
 _REMEMBERED = 200

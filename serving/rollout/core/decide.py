@@ -16,13 +16,13 @@ from slipway.serving.rollout.core.actions import actions_for
 from slipway.serving.rollout.core.commands import follow_desired, take_commands
 from slipway.serving.rollout.core.ingest import ingest
 from slipway.serving.rollout.core.judge import judge
+from slipway.serving.rollout.core.observations import Observations
 from slipway.serving.rollout.core.transitions import drop, new_state, to_step
 from slipway.serving.rollout.core.types import (
     BEFORE_TRAFFIC,
     MEASURING,
     TERMINAL,
     Action,
-    Observations,
     Outcome,
     Phase,
     RecordEvent,

@@ -7,8 +7,9 @@ from dataclasses import replace
 from slipway.contracts.durations import describe_seconds
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.serving.rollout.core import health
+from slipway.serving.rollout.core.observations import Observations
 from slipway.serving.rollout.core.transitions import all_to, to_phase
-from slipway.serving.rollout.core.types import Observations, Phase, State
+from slipway.serving.rollout.core.types import Phase, State
 
 
 def promote(state: State, observations: Observations, policy: RolloutPolicy, now: float) -> State:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.serving.rollout.core.judge import arm_breaks_limit
-from slipway.serving.rollout.core.types import ArmObservation, Observations, State, Target
+from slipway.serving.rollout.core.observations import ArmObservation, Observations, Target
+from slipway.serving.rollout.core.types import State
 
 
 def seen(observations: Observations, arm: str) -> ArmObservation | None:

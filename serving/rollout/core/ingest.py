@@ -14,17 +14,10 @@ from slipway.serving.rollout.core.alpha import Levels
 from slipway.serving.rollout.core.assignment import log_split_likelihoods, shift_grid
 from slipway.serving.rollout.core.evidence import start_any_time, update_any_time
 from slipway.serving.rollout.core.hypergeometric import log_likelihoods
+from slipway.serving.rollout.core.observations import Observations
 from slipway.serving.rollout.core.odds_grid import margins_of, odds_grid
 from slipway.serving.rollout.core.proportions import log_limit_ratios, rates_beyond
-from slipway.serving.rollout.core.types import (
-    Clock,
-    Comparison,
-    Counts,
-    LimitEvidence,
-    Observations,
-    SplitEvidence,
-    State,
-)
+from slipway.serving.rollout.core.types import Clock, Comparison, Counts, LimitEvidence, SplitEvidence, State
 from slipway.serving.rollout.core.windows import Buckets, Events, Moments, W, Windows, buckets_of, events_of, moments_of
 
 EPOCH_WINDOWS = 20

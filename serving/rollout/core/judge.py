@@ -15,8 +15,9 @@ from slipway.serving.rollout.core.evidence import log_mean_exp, point_estimate
 from slipway.serving.rollout.core.explain import split_sentence, verdict_sentence
 from slipway.serving.rollout.core.findings import Finding
 from slipway.serving.rollout.core.ingest import key_of, limit_of
+from slipway.serving.rollout.core.observations import Observations
 from slipway.serving.rollout.core.odds_grid import odds_grid
-from slipway.serving.rollout.core.types import Clock, Counts, Observations, Outcome, State, Verdict
+from slipway.serving.rollout.core.types import Clock, Counts, Outcome, State, Verdict
 
 _WORST_FIRST = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS)
 

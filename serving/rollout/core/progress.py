@@ -7,16 +7,9 @@ from dataclasses import replace
 from slipway.contracts.durations import describe_seconds
 from slipway.contracts.rollout import ASSIGNMENT, RolloutPolicy
 from slipway.serving.rollout.core import health
+from slipway.serving.rollout.core.observations import Observations, Target
 from slipway.serving.rollout.core.transitions import begin_rollback, drop, to_phase, to_step
-from slipway.serving.rollout.core.types import (
-    Clock,
-    Observations,
-    Outcome,
-    Phase,
-    State,
-    Target,
-    Verdict,
-)
+from slipway.serving.rollout.core.types import Clock, Outcome, Phase, State, Verdict
 
 
 def deciding(state: State) -> list[Verdict]:

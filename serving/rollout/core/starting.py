@@ -7,8 +7,9 @@ from dataclasses import replace
 from slipway.contracts.durations import describe_seconds
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.serving.rollout.core import health
+from slipway.serving.rollout.core.observations import Observations, Target
 from slipway.serving.rollout.core.transitions import drop, to_phase, to_step
-from slipway.serving.rollout.core.types import Observations, Phase, State, Target
+from slipway.serving.rollout.core.types import Phase, State
 
 
 def start(state: State, observations: Observations, policy: RolloutPolicy, now: float) -> State:

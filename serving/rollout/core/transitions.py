@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from slipway.contracts.rollout import ArmTarget, RolloutPolicy, RolloutSpec
 from slipway.serving.rollout.core.ingest import fresh_step
-from slipway.serving.rollout.core.types import Phase, State, Target
+from slipway.serving.rollout.core.observations import Target
+from slipway.serving.rollout.core.types import Phase, State
 
 
 def new_state(spec: RolloutSpec, now: float, went_back: Iterable[str] = ()) -> State:

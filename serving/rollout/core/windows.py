@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from slipway.serving.rollout.core.types import WindowCount, WindowHistogram, WindowMoments
+from slipway.serving.rollout.core.observations import WindowCount, WindowHistogram, WindowMoments
 
 LARGEST_WINDOW = 10_000_000
 CLOCK_SKEW = 60.0

@@ -10,21 +10,14 @@ import numpy as np
 from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, RolloutPolicy, RolloutSpec
 from slipway.serving.rollout.core.decide import decide, new_state
 from slipway.serving.rollout.core.hypergeometric import Ints
-from slipway.serving.rollout.core.types import (
-    Action,
+from slipway.serving.rollout.core.observations import (
     ArmObservation,
     Command,
-    MoveAlias,
     Observations,
-    Phase,
-    SetWeights,
-    SmokeTest,
     SmokeTestResult,
-    StartArm,
-    State,
-    StopArm,
     WindowCount,
 )
+from slipway.serving.rollout.core.types import Action, MoveAlias, Phase, SetWeights, SmokeTest, StartArm, State, StopArm
 from slipway.serving.rollout.simulation.endings import Ending, Endings
 from slipway.serving.rollout.simulation.rollouts import Recording, Rollouts
 from slipway.serving.rollout.simulation.windows import Windows

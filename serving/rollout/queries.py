@@ -1,0 +1,178 @@
+"""What is read from Prometheus for each guardrail and arm, as selectors that a person can paste there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from slipway.contracts import metrics
+from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, Guardrail
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A sum of counter series: the metric and the label matchers that pick them, for one arm.
+
+    `minus` are matchers of series to subtract, as for a cumulative histogram bucket.
+    """
+
+    metric: str
+    matchers: str
+    minus_metric: str | None = None
+    minus_matchers: str = ""
+
+    @property
+    def query(self) -> str:
+        """The PromQL selector, as a person would paste it into Prometheus."""
+        selector = f"{self.metric}{{{self.matchers}}}"
+        if self.minus_metric is None:
+            return selector
+        return f"{selector} - ignoring(le) {self.minus_metric}{{{self.minus_matchers}}}"
+
+    @property
+    def selectors(self) -> tuple[tuple[str, int], ...]:
+        """(selector, sign) of each part."""
+        plus = ((f"{self.metric}{{{self.matchers}}}", 1),)
+        minus = () if self.minus_metric is None else ((f"{self.minus_metric}{{{self.minus_matchers}}}", -1),)
+        return plus + minus
+
+
+@dataclass(frozen=True)
+class CountQuery:
+    """What to count for one guardrail and one arm: events out of total."""
+
+    guardrail: str
+    arm: str
+    events: Counter
+    total: Counter
+
+    @property
+    def counters(self) -> tuple[Counter, ...]:
+        """Everything that is read."""
+        return self.events, self.total
+
+    @property
+    def query(self) -> str:
+        """What is read, as a person would paste it into Prometheus."""
+        return f"{self.events.query} out of {self.total.query}"
+
+
+@dataclass(frozen=True)
+class MomentsQuery:
+    """What to add up for one guardrail and one arm: values, their squares and their number, scaled by their maximum."""
+
+    guardrail: str
+    arm: str
+    values: Counter
+    squares: Counter
+    n: Counter
+    maximum: float
+
+    @property
+    def counters(self) -> tuple[Counter, ...]:
+        """Everything that is read."""
+        return self.values, self.squares, self.n
+
+    @property
+    def query(self) -> str:
+        """What is read, as a person would paste it into Prometheus."""
+        return f"{self.values.query} out of {self.n.query}, squares {self.squares.query}"
+
+
+@dataclass(frozen=True)
+class HistogramQuery:
+    """Which histogram to read for one guardrail and one arm; `buckets` picks its cumulative bucket series."""
+
+    guardrail: str
+    arm: str
+    buckets: Counter
+
+    @property
+    def counters(self) -> tuple[Counter, ...]:
+        """Everything that is read."""
+        return (self.buckets,)
+
+    @property
+    def query(self) -> str:
+        """What is read, as a person would paste it into Prometheus."""
+        return self.buckets.query
+
+
+Query = CountQuery | MomentsQuery | HistogramQuery
+
+
+def queries_for(
+    guardrails: Sequence[Guardrail],
+    arms: Sequence[ArmTarget],
+    model: str,
+    assignment: Literal["request", "user"] = "request",
+) -> tuple[Query, ...]:
+    """Returns what to read for each guardrail and arm, and how much each arm was given.
+
+    Errors and latency are counted at the gateway, since a predictor that is gone counts nothing.
+
+    Args:
+        guardrails: Of the policy.
+        arms: The versions that are compared.
+        model: Their model.
+        assignment: Whether each request is drawn anew or a user stays with a version. In the latter case the split is
+            judged by new users: requests of one user go to one version together, and vary by far more.
+    """
+    queries: list[Query] = []
+    for arm in arms:
+        at_gateway = f'service="{arm.arm}@file"'
+        by_version = f'model="{model}",version="{arm.version}"'
+        given = (
+            Counter(metrics.NEW_USERS.name, by_version)
+            if assignment == "user"
+            else Counter(metrics.GATEWAY_REQUESTS.name, at_gateway)
+        )
+        queries.append(CountQuery(ASSIGNMENT, arm.arm, given, given))
+        for guardrail in guardrails:
+            queries.extend(_query(part, arm.arm, at_gateway, by_version) for part in guardrail.parts())
+    return tuple(queries)
+
+
+def _query(guardrail: Guardrail, arm: str, at_gateway: str, by_version: str) -> Query:
+    requests = Counter(metrics.GATEWAY_REQUESTS.name, at_gateway)
+    predictions = Counter(metrics.PREDICTIONS.name, by_version)
+    match guardrail.kind:
+        case "errors":
+            errors = Counter(metrics.GATEWAY_REQUESTS.name, f'{at_gateway},code=~"5.."')
+            return CountQuery(guardrail.name, arm, errors, requests)
+        case "latency":
+            histogram = metrics.GATEWAY_LATENCY.name
+            total = Counter(f"{histogram}_count", at_gateway)
+            bound = f'{at_gateway},le="{guardrail.objective:g}"'
+            slow = Counter(f"{histogram}_count", at_gateway, f"{histogram}_bucket", bound)
+            return CountQuery(guardrail.name, arm, slow, total)
+        case "fallbacks":
+            return CountQuery(guardrail.name, arm, Counter(metrics.FALLBACKS.name, by_version), predictions)
+        case "empty":
+            return CountQuery(guardrail.name, arm, Counter(metrics.EMPTY.name, by_version), predictions)
+        case "clicks":
+            of_users = guardrail.unit == "user"
+            clicked = metrics.JOINED_CLICKED_USERS if of_users else metrics.JOINED_CLICKED
+            joined = metrics.JOINED_USERS if of_users else metrics.JOINED_REQUESTS
+            return CountQuery(guardrail.name, arm, Counter(clicked.name, by_version), Counter(joined.name, by_version))
+        case "counters":
+            assert guardrail.counters is not None
+            events, total_name = guardrail.counters.events, guardrail.counters.total
+            return CountQuery(guardrail.name, arm, Counter(events, by_version), Counter(total_name, by_version))
+        case "mean":
+            assert guardrail.maximum is not None
+            of_users, of_type = guardrail.unit == "user", f'{by_version},type="{guardrail.value}"'
+            values = metrics.JOINED_USER_VALUE if of_users else metrics.JOINED_VALUE
+            squares = metrics.JOINED_USER_VALUE_SQUARES if of_users else metrics.JOINED_VALUE_SQUARES
+            joined = metrics.JOINED_USERS if of_users else metrics.JOINED_REQUESTS
+            return MomentsQuery(
+                guardrail.name,
+                arm,
+                Counter(values.name, of_type),
+                Counter(squares.name, of_type),
+                Counter(joined.name, by_version),
+                guardrail.maximum,
+            )
+        case "scores":
+            return HistogramQuery(guardrail.name, arm, Counter(f"{metrics.SCORES.name}_bucket", by_version))
