@@ -307,8 +307,8 @@ def test_a_version_that_went_back_is_not_tried_again_by_itself(sequence):
 def test_the_made_up_worlds_reach_the_phases_that_the_rules_are_about(index):
     reached = set()
 
-    @settings(SETTINGS, max_examples=15)
-    @given(st.lists(ticks, min_size=15, max_size=50), st.booleans())
+    @settings(SETTINGS, max_examples=30)
+    @given(st.lists(ticks, min_size=30, max_size=50), st.booleans())
     def collect(made_up, prompt):
         reached.update(look.after.phase for look in play((index, made_up, prompt)))
 

@@ -9,7 +9,10 @@ import pytest
 from rollout_world import CANDIDATE, STABLE, progressing
 
 from slipway.contracts.rollout import ASSIGNMENT
+from slipway.serving.rollout.core.observations import WindowCount
 from slipway.serving.rollout.core.types import Outcome, Phase
+
+FEW = [{"weight": 50, "minimum_dwell": "1h"}, {"weight": 100, "minimum_samples": 0}]
 
 
 def test_no_readings_hold_and_then_go_back(make_world):
@@ -169,3 +172,25 @@ def test_a_step_that_asks_for_no_samples_still_asks_for_a_reading_of_its_own(mak
     world.readings = False
     for _ in range(10):
         assert world.look().step == 1
+
+
+def test_the_split_of_users_is_judged_from_the_window_behind_the_candidates_first_answer(make_world):
+    """Until then only stable's users are counted, and more of them than its weight says."""
+    for assignment, judged in (("request", True), ("user", False)):
+        world = make_world({"steps": FEW, "assignment": assignment})
+        world.until(progressing(0))
+        for candidate, stable in ((0, 300), (100, 300)):
+            counts = [
+                WindowCount(ASSIGNMENT, arm, world.now, world.now + 1, 0, n)
+                for arm, n in ((CANDIDATE, candidate), (STABLE, stable))
+            ]
+            world.look(counts=tuple(counts))
+        found = [verdict for verdict in world.state.verdicts if verdict.guardrail == ASSIGNMENT]
+        assert any(verdict.outcome is Outcome.ERROR for verdict in found) is judged
+        for _ in range(20):  # from here on, a split that is broken is found as ever
+            counts = [
+                WindowCount(ASSIGNMENT, arm, world.now, world.now + 1, 0, n)
+                for arm, n in ((CANDIDATE, 60), (STABLE, 140))
+            ]
+            world.look(counts=tuple(counts))
+        assert any(v.guardrail == ASSIGNMENT and v.outcome is Outcome.ERROR for v in world.state.verdicts)

@@ -70,7 +70,7 @@ class Running:
     router: subprocess.Popen[bytes] | None = None
 
     @staticmethod
-    def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Returns the first true value of a condition; fails after `seconds`."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -259,8 +259,13 @@ def _take_split(state: State, candidate: str, arms: Mapping[str, Events], start:
         return state  # The weights may have changed within this window.
     shifts = shift_grid(policy.ratio_tolerance)
     old = state.splits.get(candidate)
-    if old is None or old.key != (policy.ratio_tolerance,):
+    begins = old is None or old.key != (policy.ratio_tolerance,)
+    if old is None or begins:
         old = SplitEvidence(tuple(np.zeros(len(shifts)).tolist()), (policy.ratio_tolerance,))
+    if begins and policy.assignment == "user":
+        # Users are counted anew from the candidate's first answer on. Until then, those whom stable met first are
+        # counted and none of the candidate's: the evidence begins behind the window in which both are counted.
+        return replace(state, splits={**state.splits, candidate: old}) if arms[candidate].n else state
     candidate_n, total_n = arms[candidate].n, arms[candidate].n + arms[state.stable.arm].n
     sums = np.array(old.log_sums) + log_split_likelihoods(candidate_n, total_n, share, shifts)
     sums = sums - sums[int(np.searchsorted(shifts, 0.0))]
