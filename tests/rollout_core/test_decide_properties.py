@@ -190,6 +190,17 @@ def test_a_crash_loop_or_lost_readiness_goes_back_at_the_same_look_wherever_it_s
 
 @SETTINGS
 @given(sequences)
+def test_a_candidate_that_fails_its_smoke_test_goes_back_without_traffic(sequence):
+    for look in play(sequence):
+        result = look.seen.smoke_test
+        if result is None or result.passed or look.before.phase is not Phase.SMOKE_TEST or starts_anew(look):
+            continue
+        if look.after.phase is not Phase.SMOKE_TEST and look.after.candidates == look.before.candidates:
+            assert look.after.weights.get(CANDIDATE, 0) == 0
+
+
+@SETTINGS
+@given(sequences)
 def test_traffic_never_returns_to_an_arm_that_is_seen_to_be_unhealthy(sequence):
     for look in play(sequence):
         weights = asked_weights(look)

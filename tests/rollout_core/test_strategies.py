@@ -9,7 +9,7 @@ import pytest
 
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.serving.rollout.core.observations import Command, Target
-from slipway.serving.rollout.core.types import MoveAlias, Outcome, Phase, SetWeights, StartArm
+from slipway.serving.rollout.core.types import MoveAlias, Outcome, Phase, SetWeights, StartArm, StopArm
 
 STABLE, CANDIDATE, OTHER = "films-v1", "films-v2", "films-v3"
 BELOW = {"weight": 25, "minimum_dwell": "3s", "minimum_samples": 50}
@@ -45,6 +45,14 @@ def test_a_watched_promotion_keeps_stable_running_until_its_time_is_over(make_wo
     assert world.now - began >= 60
     assert world.to_end().phase is Phase.PROMOTED
     assert STABLE not in world.arms
+
+
+def test_stable_stays_for_the_watch_also_where_the_alias_names_the_candidate_already(make_world):
+    world = make_world(WATCHED, candidate_rates={"clicks": 0.36})
+    world.champion = "2"
+    world.until(in_phase(Phase.WATCHING))
+    assert STABLE in world.arms
+    assert not any(isinstance(a, StopArm) and a.arm == STABLE for _, actions in world.history for a in actions)
 
 
 def test_a_fault_within_the_watch_goes_back_at_once_without_starting_anything(make_world):
@@ -180,6 +188,17 @@ def test_when_every_candidate_does_harm_stable_gets_everything_back(make_world):
     assert world.weights == {STABLE: 100, CANDIDATE: 0, OTHER: 0}
     assert set(state.went_back) == {"two", "three"}
     assert set(world.arms) == {STABLE}
+
+
+def test_a_policy_with_room_for_one_keeps_the_first_of_several(make_world):
+    world = make_world({"steps": [LAST]}, several=True)
+    state = world.to_end()
+    assert (state.phase, world.champion) == (Phase.PROMOTED, "2")
+    assert "no room" in state.dropped[OTHER]
+    assert all(
+        min(a.weights.values()) >= 0 for _, actions in world.history for a in actions if isinstance(a, SetWeights)
+    )
+    assert set(world.arms) == {CANDIDATE}
 
 
 def test_each_candidate_is_asked_before_any_of_them_gets_traffic(make_world):

@@ -91,7 +91,7 @@ def test_no_candidate_gets_more_traffic_within_a_freeze(sequence):
 @given(st.lists(ticks, min_size=12, max_size=30))
 def test_a_freeze_keeps_a_new_version_from_its_first_traffic(looks_made_up):
     for look in play((FROZEN_AT_FIRST, looks_made_up, True)):
-        if look.policy.frozen(look.after.last_now) is not None:
+        if look.policy.frozen(look.after.last_now) is not None and look.after.phase is not Phase.HOLDING:
             # The clock may be set back into the freeze when there is traffic already.
             assert look.after.weights.get(CANDIDATE, 0) <= look.before.weights.get(CANDIDATE, 0)
 

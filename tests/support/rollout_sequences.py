@@ -91,8 +91,12 @@ counts_of_one = st.tuples(st.integers(0, 200), st.floats(0, 1)).map(lambda pair:
 odd_counts = st.tuples(st.one_of(odd_numbers, st.integers(0, 50)), st.one_of(odd_numbers, st.integers(0, 50)))
 readings = st.one_of(counts_of_one, counts_of_one, counts_of_one, odd_counts)
 healthy = st.just((2, 2, False, 0))
+lost = st.just((0, 2, False, 0))
+lost = st.just((0, 2, False, 0))
 arm_states = st.one_of(
     *[healthy] * 8,
+    lost,
+    lost,
     st.tuples(st.sampled_from([0, 1, 2, -1, math.nan]), st.sampled_from([0, 2]), st.booleans(), st.integers(0, 9)),
 )
 
@@ -109,6 +113,7 @@ class Tick:
     stable: tuple[Any, ...]
     counts: tuple[tuple[str, str, float, tuple[Any, Any]], ...]
     repeat_old: bool
+    smoke_passes: bool
     metrics_error: str | None
     command: str | None
     desired: Target | None
@@ -159,6 +164,7 @@ ticks = st.builds(
     stable=arm_states,
     counts=st.one_of(*[good_window] * 5, bad_window, whole_window, stray_windows),
     repeat_old=st.booleans(),
+    smoke_passes=st.sampled_from([True] * 5 + [False]),
     metrics_error=st.sampled_from([None] * 9 + ["connection refused"]),
     command=st.sampled_from([None] * 20 + ["pause", "resume", "resume", "approve", "approve", "retry", "abort"]),
     desired=st.sampled_from(
@@ -215,6 +221,7 @@ def play(
                 stable=(2, 2, False, 0),
                 counts=GOOD,
                 metrics_error=None,
+                smoke_passes=True,
                 command="approve" if tick.repeat_old else None,
                 desired=None,
             )
@@ -260,7 +267,7 @@ def play(
                 case MoveAlias(version=version):
                     champion = version
                 case SmokeTest(arm=arm):
-                    smoke = SmokeTestResult(arm, True)
+                    smoke = SmokeTestResult(arm, tick.smoke_passes)
                 case _:
                     pass
         now = now if math.isfinite(now) else start

@@ -69,6 +69,10 @@ def to_phase(state: State, phase: Phase, reason: str, now: float) -> State:
 def to_step(state: State, policy: RolloutPolicy, step: int, reason: str, now: float) -> State:
     """Returns the state at a step, its weights asked for and not confirmed yet. Evidence is kept."""
     chosen = policy.steps[step]
+    if chosen.weight * len(state.active) > 100:
+        # A policy edited in the meantime may leave room for one only; stable must never get less than nothing.
+        crowded = {target.arm: f"There is no room for it at {chosen.weight} %." for target in state.active[1:]}
+        state = drop(state, crowded, now, remember=False)
     weights = {target.arm: 0 for target in state.candidates} | {target.arm: chosen.weight for target in state.active}
     if state.stable is not None:
         weights[state.stable.arm] = 100 - chosen.weight * len(state.active)
