@@ -173,7 +173,7 @@ class ManagedProcess:
     def heard(self, ready: bool) -> None:
         """Takes what a probe said about the process."""
         now = time.monotonic()
-        if not self.running:
+        if not self.running or self.stopping:  # a probe's answer may be older than the order to stop
             return
         if ready:
             if not self.ready:

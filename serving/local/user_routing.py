@@ -25,8 +25,9 @@ PROCESSES = 2
 LAYER = "rollout"
 """Layer of the users' hash in which rollouts draw; experiments of other layers are independent of it."""
 LONGEST_BACKOFF_SECONDS = 2.0
-# Shorter than this without any process, requests wait in the gateway's retries; beyond, they are drawn one by one.
-_PATIENCE_SECONDS = 3.0
+# Shorter than this without any process, requests wait in the gateway's retries, which last about two seconds; beyond,
+# they are drawn one by one.
+_PATIENCE_SECONDS = 1.5
 _LETTING_GO_SECONDS = 1.0
 
 
@@ -89,15 +90,18 @@ class UserRouting:
     def urls(self) -> tuple[str, ...]:
         """Returns where public requests go; nothing where the gateway draws by itself."""
         if not self._wanted:
+            self._last_ready = None
             return ()
-        ready = [process for process in self.processes.values() if process.ready]
+        # One that stops takes nothing more, also where users are drawn again meanwhile.
+        staying = [process for process in self.processes.values() if not process.stopping]
+        ready = [process for process in staying if process.ready]
         now = time.monotonic()
         if ready:
             self._last_ready = now
         elif self._last_ready is None or now - self._last_ready > _PATIENCE_SECONDS:
             self._last_ready = None
             return ()
-        taking = ready or [process for process in self.processes.values() if process.was_ready]
+        taking = ready or [process for process in staying if process.was_ready]
         return tuple(f"http://127.0.0.1:{process.spec.ports['http']}" for process in taking)
 
     @property

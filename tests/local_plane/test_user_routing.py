@@ -57,6 +57,19 @@ def test_requests_go_to_the_processes_that_are_ready_and_past_all_only_after_a_w
     assert len(setting.ready(False, True)) == 1
 
 
+def test_nothing_goes_to_processes_that_stop_where_users_are_drawn_again_meanwhile(setting: Any) -> None:
+    setting.want(50, 50)
+    setting.ready(True, True)
+    setting.want(0, 0)
+    setting.now += 1.5
+    for process in setting.routing.processes.values():
+        process.stop()
+        process.heard(ready=True)  # a probe that was under way
+    assert setting.routing.urls() == ()
+    setting.want(50, 50)
+    assert setting.routing.urls() == ()
+
+
 def test_the_file_is_private_and_weights_that_are_no_split_draw_no_users(setting: Any) -> None:
     setting.want(50, 50)
     file = setting.settings.layout.assignment

@@ -190,7 +190,18 @@ def test_changing_between_users_and_requests_under_load_loses_no_request(trial: 
             sent = load.sent
             plane.eventually(lambda sent=sent: load.sent > sent + 300)
         plane.eventually(lambda: "router-0" not in plane.observed.services)
+        # And back while the processes that tell users apart are just being stopped.
+        for _ in range(3):
+            trial.set(half, "user")
+            trial.local.carry_out(SetWeights(half, assignment="request"), trial.arms)
+            plane.eventually(lambda: not any(name == "router-0" and it.ready for name, it in services(plane)))
+        trial.set(half, "user")
     assert load.codes == {200: load.sent}
+
+
+def services(plane: Any) -> Any:
+    """Returns the plane's services by name."""
+    return plane.observed.services.items()
 
 
 def requests_counted(trial: Any, visitors: Any, total: int) -> dict[str, int]:
