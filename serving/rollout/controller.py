@@ -1,4 +1,4 @@
-"""The loop that runs rollouts on this machine: observe, decide, write down, act.
+"""The loop that runs rollouts: observe, decide, write down, act; the same on one machine and on a cluster.
 
 The decision is `decide`'s. What it says is written before it is carried out, and carried out again as long as the
 next observation does not confirm it, so that the process may be killed at any moment.
@@ -9,78 +9,126 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from slipway.contracts.errors import ServiceError, SlipwayError
 from slipway.contracts.rollout import ArmTarget, RolloutSpec
-from slipway.serving.local.desired import Arm
-from slipway.serving.local.observed import Observed
 from slipway.serving.rollout.core.decide import decide, new_state
-from slipway.serving.rollout.core.observations import Observations, Target
+from slipway.serving.rollout.core.observations import ArmObservation, Command, Observations, SmokeTestResult, Target
 from slipway.serving.rollout.core.serialization import to_plain
 from slipway.serving.rollout.core.types import Action, Alarm, MoveAlias, Phase, RecordEvent, RecordVerdicts, State
 from slipway.serving.rollout.history_lines import add_readings, standing
-from slipway.serving.rollout.local import LocalPlane
-from slipway.serving.rollout.queries import queries_for
-from slipway.serving.rollout.readings import CounterReader, Windows, windows_of
+from slipway.serving.rollout.queries import AT_LOCAL_GATEWAY, CounterSource, queries_for
+from slipway.serving.rollout.readings import CounterReader, Snapshot, Windows, windows_of
 from slipway.serving.rollout.store import Record, RolloutFolder, RolloutStore
 
 log = logging.getLogger(__name__)
 
 
-class Controller:
-    """Drives the oldest rollout that has not ended; a newer one is told to it as the version that is wanted.
+class Seen(Protocol):
+    """What a plane saw at one look; `endpoints` names the Prometheus, where there is one."""
+
+    @property
+    def endpoints(self) -> Mapping[str, str]: ...
+
+
+O = TypeVar("O", bound=Seen)  # noqa: E741 - an observation
+A = TypeVar("A")  # how an arm is run
+A_in = TypeVar("A_in", contravariant=True)
+A_out = TypeVar("A_out", covariant=True)
+
+
+class Plane(Protocol[O, A_in]):
+    """Hands and eyes of a rollout: what runs, and what is done about it. Every action may be repeated."""
+
+    def observed(self) -> O:
+        """Returns what runs now."""
+
+    def arms(self, observed: O, digests: Mapping[str, str]) -> dict[str, ArmObservation]:
+        """Returns every arm as the core wants it; nothing where that is not known."""
+
+    def champion(self, model: str) -> str | None:
+        """Returns the version that the alias `champion` names, or None."""
+
+    def carry_out(self, action: Action, arms: Mapping[str, A_in]) -> SmokeTestResult | None:
+        """Brings one action on its way; returns the result of a smoke test."""
+
+
+class Home(Protocol[A_out]):
+    """Where one rollout is kept."""
+
+    @property
+    def spec(self) -> RolloutSpec: ...
+
+    @property
+    def arms(self) -> Mapping[str, A_out]: ...
+
+    def read(self) -> Record | None: ...
+
+    def write(self, record: Record, lines: Sequence[Mapping[str, Any]] = ()) -> None: ...
+
+    def commands(self) -> tuple[Command, ...]: ...
+
+    def clear(self, handled: Sequence[str]) -> None: ...
+
+
+class Looker(Generic[O, A]):
+    """Looks at a rollout and acts: the one path from observations to effects.
 
     Args:
-        plane: Hands and eyes on the machine.
-        store: Rollouts on disk.
+        plane: Hands and eyes.
         reader: Makes a reader of the Prometheus at an address.
         clock: Unix seconds.
         seen: Receives spec, state and actions of every look, as what exports metrics does.
+        source: Where requests are counted.
     """
 
     def __init__(
         self,
-        plane: LocalPlane,
-        store: RolloutStore,
+        plane: Plane[O, A],
         *,
         reader: Callable[[str], CounterReader] = CounterReader,
         clock: Callable[[], float] = time.time,
         seen: Callable[[RolloutSpec, State, Sequence[Action]], None] = lambda *_: None,
+        source: CounterSource = AT_LOCAL_GATEWAY,
     ) -> None:
         self._plane = plane
-        self._store = store
         self._make_reader = reader
         self._reader: CounterReader | None = None
         self._clock = clock
         self._seen = seen
+        self._source = source
 
-    def tick(self) -> RolloutFolder | None:
-        """Looks once at the rollout that is due and acts; returns it, or None when there is nothing to do."""
-        waiting = self._store.open()
-        if not waiting:
-            return None
-        folder, newer = waiting[0], waiting[1:]
-        spec, arms = folder.spec, folder.arms
+    def look(self, home: Home[A], wanted: Target | None = None) -> Record:
+        """Looks once and acts; returns what was remembered.
+
+        Args:
+            home: The rollout.
+            wanted: The version that is wanted now, or None to leave that as it is.
+        """
+        spec, arms = home.spec, home.arms
         now = self._clock()
-        record = folder.read() or Record(state=new_state(spec, now))
+        record = home.read() or Record(state=new_state(spec, now))
         before = record.state
-        observations = self._observe(folder, spec, record, newer, now)
+        observations = self._observe(home, spec, record, wanted, now)
         state, actions = decide(record.state, observations, spec.policy, now)
+        if (state.candidates, state.stable) != (before.candidates, before.stable):
+            # Other versions are compared from here on: their counters have no reading to be subtracted yet.
+            record.snapshot, record.window_end, record.readings = Snapshot(), None, []
         record.state = state
         record.smoke_test = None
         record.readings = add_readings(record.readings, observations, state)
-        folder.write(record, self._history(record, before, actions, spec, now))
-        folder.clear(state.handled)
+        home.write(record, self._history(record, before, actions, spec, now))
+        home.clear(state.handled)
         self._seen(spec, state, actions)
         for action in actions:
             self._carry_out(action, arms, record)
         if record.smoke_test is not None:
-            folder.write(record)
-        return folder
+            home.write(record)
+        return record
 
     def _observe(
-        self, folder: RolloutFolder, spec: RolloutSpec, record: Record, newer: Sequence[RolloutFolder], now: float
+        self, home: Home[A], spec: RolloutSpec, record: Record, wanted: Target | None, now: float
     ) -> Observations:
         observed = self._plane.observed()
         targets = _targets(spec)
@@ -92,16 +140,16 @@ class Controller:
             moments=windows.moments,
             histograms=windows.histograms,
             metrics_error=problem,
-            desired=_target(newer[-1].spec.candidates[0]) if newer else None,
-            commands=folder.commands(),
+            desired=wanted,
+            commands=home.commands(),
             smoke_test=record.smoke_test,
             champion=self._plane.champion(spec.model) if _moves_alias(record.state) else None,
         )
 
     def _windows(
-        self, spec: RolloutSpec, targets: Sequence[ArmTarget], record: Record, observed: Observed, now: float
+        self, spec: RolloutSpec, targets: Sequence[ArmTarget], record: Record, observed: O, now: float
     ) -> tuple[Windows, str | None]:
-        queries = queries_for(spec.policy.guardrails, targets, spec.model, spec.policy.assignment)
+        queries = queries_for(spec.policy.guardrails, targets, spec.model, spec.policy.assignment, self._source)
         try:
             reader = self._reader_of(observed)
             reading = reader.read(queries, record.snapshot, now)
@@ -116,7 +164,7 @@ class Controller:
         record.snapshot, record.window_end = reading.snapshot, reading.newest
         return Windows() if start is None else windows_of(reading, start, reading.newest), None
 
-    def _reader_of(self, observed: Observed) -> CounterReader:
+    def _reader_of(self, observed: O) -> CounterReader:
         url = observed.endpoints.get("prometheus")
         if url is None:
             raise ServiceError("there is no Prometheus", remedy="Check: slipway status")
@@ -126,7 +174,7 @@ class Controller:
             self._reader = self._make_reader(url)
         return self._reader
 
-    def _carry_out(self, action: Action, arms: Mapping[str, Arm], record: Record) -> None:
+    def _carry_out(self, action: Action, arms: Mapping[str, A], record: Record) -> None:
         try:
             record.smoke_test = self._plane.carry_out(action, arms) or record.smoke_test
         except SlipwayError as error:
@@ -150,7 +198,7 @@ class Controller:
                     log.error("alarm: %s", message)
                 case RecordVerdicts() if self._worth_keeping(record, before, action, now):
                     record.last_verdicts_at = now
-                    kept = {"rule": state.reason, "readings": record.readings, "queries": _resolved(spec)}
+                    kept = {"rule": state.reason, "readings": record.readings, "queries": _resolved(spec, self._source)}
                     lines.append({"type": "verdicts", **kept, **to_plain(action), **standing(state)})
                     record.readings = []
                 case MoveAlias(alias=alias, version=version):
@@ -168,6 +216,29 @@ class Controller:
         return now - record.last_verdicts_at >= max(0.9, (now - since) / 200)
 
 
+class Controller(Looker[O, A]):
+    """Drives the oldest rollout of this machine that has not ended; a newer one is told to it as the wanted version.
+
+    Args:
+        plane: Hands and eyes on the machine.
+        store: Rollouts on disk.
+        options: As for `Looker`.
+    """
+
+    def __init__(self, plane: Plane[O, A], store: RolloutStore, **options: Any) -> None:
+        super().__init__(plane, **options)
+        self._store = store
+
+    def tick(self) -> RolloutFolder | None:
+        """Looks once at the rollout that is due and acts; returns it, or None when there is nothing to do."""
+        waiting = self._store.open()
+        if not waiting:
+            return None
+        folder, newer = waiting[0], waiting[1:]
+        self.look(folder, _target(newer[-1].spec.candidates[0]) if newer else None)  # type: ignore[arg-type]
+        return folder
+
+
 def _moves_alias(state: State) -> bool:
     """Returns whether the alias is on its way to a version: forward, or back again."""
     return state.phase is Phase.PROMOTING or (state.phase is Phase.ROLLING_BACK and state.alias_moved)
@@ -181,10 +252,10 @@ def _target(target: ArmTarget) -> Target:
     return Target(target.arm, target.version, target.digest)
 
 
-def _resolved(spec: RolloutSpec) -> dict[str, dict[str, str]]:
+def _resolved(spec: RolloutSpec, source: CounterSource) -> dict[str, dict[str, str]]:
     """Returns the query behind each guardrail and arm, as `explain` shows it."""
     resolved: dict[str, dict[str, str]] = {}
-    queries = queries_for(spec.policy.guardrails, _targets(spec), spec.model, spec.policy.assignment)
+    queries = queries_for(spec.policy.guardrails, _targets(spec), spec.model, spec.policy.assignment, source)
     for query in queries:
         resolved.setdefault(query.guardrail, {})[query.arm] = query.query
     return resolved

@@ -102,15 +102,55 @@ class HistogramQuery:
 Query = CountQuery | MomentsQuery | HistogramQuery
 
 
+@dataclass(frozen=True)
+class CounterSource:
+    """Where requests, errors and latency are counted: at the gateway, or by the predictors themselves.
+
+    Args:
+        requests: Counter of requests by code.
+        latency: Histogram of their time.
+        service: Value of the label `service` at the gateway, `{arm}` standing for the arm; None at the predictors,
+            whose series carry model and version.
+        within: Matchers that every series has, such as those of a namespace.
+    """
+
+    requests: str
+    latency: str
+    service: str | None = None
+    within: str = ""
+
+    def by_version(self, model: str, version: str) -> str:
+        """Returns the matchers of what predictors and collector count for a version."""
+        return f'{self.within + "," if self.within else ""}model="{model}",version="{version}"'
+
+    def by_arm(self, arm: ArmTarget, model: str) -> str:
+        """Returns the matchers of an arm's requests."""
+        if self.service is None:
+            return self.by_version(model, arm.version)
+        return f'service="{self.service.format(arm=arm.arm)}"'
+
+
+AT_LOCAL_GATEWAY = CounterSource(metrics.GATEWAY_REQUESTS.name, metrics.GATEWAY_LATENCY.name, service="{arm}@file")
+"""On one machine: at the gateway, since a predictor that is gone counts nothing."""
+
+
+def at_predictors(namespace: str) -> CounterSource:
+    """Returns the source on a cluster: no gateway counts by version in the same way; pods that are gone are seen there.
+
+    Args:
+        namespace: Namespace of the predictors; their series carry it as a label.
+    """
+    return CounterSource(metrics.REQUESTS.name, metrics.LATENCY.name, within=f'namespace="{namespace}"')
+
+
 def queries_for(
     guardrails: Sequence[Guardrail],
     arms: Sequence[ArmTarget],
     model: str,
     assignment: Literal["request", "user"] = "request",
+    source: CounterSource = AT_LOCAL_GATEWAY,
 ) -> tuple[Query, ...]:
     """Returns what to read for each guardrail and arm, and how much each arm was given.
-
-    Errors and latency are counted at the gateway, since a predictor that is gone counts nothing.
 
     Args:
         guardrails: Of the policy.
@@ -118,34 +158,32 @@ def queries_for(
         model: Their model.
         assignment: Whether each request is drawn anew or a user stays with a version. In the latter case the split is
             judged by new users: requests of one user go to one version together, and vary by far more.
+        source: Where requests, errors and latency are counted.
     """
     queries: list[Query] = []
     for arm in arms:
-        at_gateway = f'service="{arm.arm}@file"'
-        by_version = f'model="{model}",version="{arm.version}"'
+        by_version, by_arm = source.by_version(model, arm.version), source.by_arm(arm, model)
         given = (
-            Counter(metrics.NEW_USERS.name, by_version)
-            if assignment == "user"
-            else Counter(metrics.GATEWAY_REQUESTS.name, at_gateway)
+            Counter(metrics.NEW_USERS.name, by_version) if assignment == "user" else Counter(source.requests, by_arm)
         )
         queries.append(CountQuery(ASSIGNMENT, arm.arm, given, given))
         for guardrail in guardrails:
-            queries.extend(_query(part, arm.arm, at_gateway, by_version) for part in guardrail.parts())
+            queries.extend(_query(part, arm.arm, by_arm, by_version, source) for part in guardrail.parts())
     return tuple(queries)
 
 
-def _query(guardrail: Guardrail, arm: str, at_gateway: str, by_version: str) -> Query:
-    requests = Counter(metrics.GATEWAY_REQUESTS.name, at_gateway)
+def _query(guardrail: Guardrail, arm: str, by_arm: str, by_version: str, source: CounterSource) -> Query:
+    requests = Counter(source.requests, by_arm)
     predictions = Counter(metrics.PREDICTIONS.name, by_version)
     match guardrail.kind:
         case "errors":
-            errors = Counter(metrics.GATEWAY_REQUESTS.name, f'{at_gateway},code=~"5.."')
+            errors = Counter(source.requests, f'{by_arm},code=~"5.."')
             return CountQuery(guardrail.name, arm, errors, requests)
         case "latency":
-            histogram = metrics.GATEWAY_LATENCY.name
-            total = Counter(f"{histogram}_count", at_gateway)
-            bound = f'{at_gateway},le="{guardrail.objective:g}"'
-            slow = Counter(f"{histogram}_count", at_gateway, f"{histogram}_bucket", bound)
+            histogram = source.latency
+            total = Counter(f"{histogram}_count", by_arm)
+            bound = f'{by_arm},le="{guardrail.objective:g}"'
+            slow = Counter(f"{histogram}_count", by_arm, f"{histogram}_bucket", bound)
             return CountQuery(guardrail.name, arm, slow, total)
         case "fallbacks":
             return CountQuery(guardrail.name, arm, Counter(metrics.FALLBACKS.name, by_version), predictions)
