@@ -1,0 +1,1 @@
+"""Rollouts on a cluster: the same `decide()` behind a custom resource."""
