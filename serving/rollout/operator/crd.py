@@ -31,19 +31,25 @@ _POLICY_RULES = (
         "the weights of the steps must rise",
     ),
     (
-        "!has(self.steps) || self.steps.all(step, step.weight == 0 || "
-        "self.steps.exists_one(other, other.weight == step.weight))",
+        (
+            "!has(self.steps) || self.steps.all(step, step.weight == 0 || "
+            "self.steps.exists_one(other, other.weight == step.weight))"
+        ),
         "the weights of the steps must rise: no weight but 0 stands twice",
     ),
     (
-        "!has(self.steps) || (has(self.strategy) && self.strategy == 'shadow') || "
-        "(!has(self.strategy) && has(self.preset) && self.preset == 'shadow') || "
-        "self.steps[size(self.steps) - 1].weight == 100",
+        (
+            "!has(self.steps) || (has(self.strategy) && self.strategy == 'shadow') || "
+            "(!has(self.strategy) && has(self.preset) && self.preset == 'shadow') || "
+            "self.steps[size(self.steps) - 1].weight == 100"
+        ),
         "the last step must have weight 100, except for a shadow",
     ),
     (
-        "!has(self.steps) || !has(self.strategy) || self.strategy != 'shadow' || "
-        "self.steps.all(step, step.weight == 0)",
+        (
+            "!has(self.steps) || !has(self.strategy) || self.strategy != 'shadow' || "
+            "self.steps.all(step, step.weight == 0)"
+        ),
         "a shadow gets copies of requests only: its steps have weight 0",
     ),
     (
@@ -54,8 +60,10 @@ _POLICY_RULES = (
 _STEP_RULES = (
     ("!has(self.mirror) || self.mirror == 0 || self.weight == 0", "copies are for weight 0"),
     (
-        "!has(self.requires) || self.requires == 'noHarm' || (self.weight > 0 && self.weight < 100) || "
-        "(has(self.mirror) && self.mirror > 0)",
+        (
+            "!has(self.requires) || self.requires == 'noHarm' || (self.weight > 0 && self.weight < 100) || "
+            "(has(self.mirror) && self.mirror > 0)"
+        ),
         "at weights 0 and 100 only one version has traffic; ask for proof on a step between",
     ),
 )
@@ -91,7 +99,7 @@ _ROOT_RULES = (
 class _Plain(yaml.SafeDumper):
     """Writes what occurs twice twice: anchors are hard to read."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
 
