@@ -31,7 +31,10 @@ TOKEN_VERSION = 1
 SIGNATURE_BYTES = 16
 MAXIMUM_TOKEN_LENGTH = 512
 KEY_BYTES = 32
+KEY_VARIABLE = "SLIPWAY_SIGNING_KEY"
 CLOCK_TOLERANCE_SECONDS = 60.0
+CLICK = "click"
+"""Type of the feedback that clicks are counted by."""
 BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
 
 _HEADER = struct.Struct(">BQ12sBB")  # token version, issue time in ms, nonce, lengths of model and version
@@ -137,6 +140,16 @@ def _decode(text: str) -> bytes | None:
     return raw if _encode(raw) == text else None
 
 
+def signing_key(path: Path, environment: Mapping[str, str] = os.environ) -> bytes:
+    """Returns the key of the environment (from a Secret of the cluster) or else that of the file.
+
+    Raises:
+        EnvironmentProblemError: The variable holds no key, or the file has none and none can be made.
+    """
+    text = environment.get(KEY_VARIABLE, "")
+    return _checked_key(text, KEY_VARIABLE) if text else load_or_create_key(path)
+
+
 def load_or_create_key(path: Path) -> bytes:
     """Returns the project's signing key, made at the first call; safe when several processes start at once.
 
@@ -168,15 +181,19 @@ def load_or_create_key(path: Path) -> bytes:
         raise EnvironmentProblemError(
             f"the signing key can be read by others (mode {mode:o})", where=str(path), remedy=f"Run: chmod 600 {path}"
         )
+    return _checked_key(text, str(path))
+
+
+def _checked_key(text: str, where: str) -> bytes:
     try:
-        key = bytes.fromhex(text)
+        key = bytes.fromhex(text.strip())
     except ValueError:
         key = b""
     if len(key) < KEY_BYTES:
         raise EnvironmentProblemError(
             f"this is no signing key of {KEY_BYTES} bytes in hexadecimal",
-            where=str(path),
-            remedy="Remove the file; a new key is made at the next start, and ids given out before it count as forged.",
+            where=where,
+            remedy="Remove it; a file is made anew at the next start, and ids given out before it count as forged.",
         )
     return key
 

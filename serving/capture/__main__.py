@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from slipway.contracts.errors import SlipwayError
-from slipway.contracts.events import RequestSigner, load_or_create_key
+from slipway.contracts.events import RequestSigner, signing_key
 from slipway.serving.capture.app import Collector, clockwork
 from slipway.serving.capture.users import LocalUsers, RedisUsers, UserMemory
 from slipway.serving.exposition import serve_metrics
@@ -70,7 +70,7 @@ def _users(options: argparse.Namespace) -> UserMemory:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    signer = RequestSigner(load_or_create_key(options.key_file))
+    signer = RequestSigner(signing_key(options.key_file))
     users = _users(options)
     collector = Collector(
         signer,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 
 import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from slipway.serving.asgi import (
     Application,
@@ -27,13 +29,15 @@ from slipway.serving.predictor.settings import Limits
 _JSON_TYPES = frozenset({"application/json", "application/ld+json", ""})
 _BINARY_LENGTH = b"inference-header-content-length"
 _CLOUD_EVENT_PREFIX = b"ce-"
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host"})
 
 
 class Gate:
     """Wraps KServe's application.
 
     Only prediction, health and metadata pass; loading and unloading of models, explanation, documentation and metrics
-    are not on this port. Bodies are limited before anything parses them. Every prediction request is counted once,
+    are not on this port. Metrics are where they have no port of their own: for who asks the process itself, not for who
+    comes through a gateway. Bodies are limited before anything parses them. Every prediction request is counted once,
     with the status that its client saw.
     """
 
@@ -46,11 +50,13 @@ class Gate:
         version: str,
         limits: Limits,
         metrics: PredictorMetrics,
+        shows_metrics: bool = False,
     ) -> None:
         self._application = application
         self._data_plane = data_plane
         self._limits = limits
         self._metrics = metrics
+        self._shows_metrics = shows_metrics
         self._model = model
         self._version_path = f"/v2/models/{model}/versions/{version}"
         self._predict = {f"/v1/models/{model}:predict": "v1", f"/v2/models/{model}/infer": "v2"}
@@ -117,6 +123,8 @@ class Gate:
             self._check_route(scope, protocol)
             if protocol == "v1":
                 await self._predict_v1(scope, receive, watched)
+            elif self._is_scrape(scope):
+                await self._show_metrics(watched)
             else:
                 if protocol is not None:
                     receive = replay(await self._checked_body(scope, receive, protocol), receive)
@@ -142,6 +150,19 @@ class Gate:
         content, _ = self._data_plane.encode(self._model, response, headers, attributes)
         await send_json(send, 200, orjson.dumps(content))
 
+    def _is_scrape(self, scope: Scope) -> bool:
+        """Says whether metrics are asked for and may be shown: a gateway notes for whom it asks."""
+        if not self._shows_metrics or scope["path"] != "/metrics":
+            return False
+        return not any(name in _FORWARDED for name, _ in scope["headers"])
+
+    async def _show_metrics(self, send: Send) -> None:
+        """Answers a scrape; the text is made in a thread, so that predictions need not wait for it."""
+        text = await asyncio.to_thread(generate_latest, self._metrics.registry)
+        headers = [(b"content-type", CONTENT_TYPE_LATEST.encode()), (b"content-length", str(len(text)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
     def _check_route(self, scope: Scope, protocol: str | None) -> None:
         method, path = scope["method"], scope["path"]
         if protocol == "none":
@@ -149,7 +170,7 @@ class Gate:
         if protocol is not None:
             if method != "POST":
                 raise Refusal(405, f"send a POST to {path}, not a {method}")
-        elif path not in self._readable:
+        elif path not in self._readable and not self._is_scrape(scope):
             raise Refusal(404, "nothing is served at this path; models are neither loaded, unloaded nor explained here")
         elif method not in ("GET", "HEAD"):
             raise Refusal(405, f"send a GET to {path}, not a {method}")

@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from slipway.contracts.errors import UsageError
-from slipway.contracts.events import RequestSigner, load_or_create_key
+from slipway.contracts.events import RequestSigner, signing_key
 from slipway.serving.exposition import serve_metrics
 from slipway.serving.listening import UnsignalledServer, bind
 from slipway.serving.predictor.dataplane import StrictDataPlane
@@ -129,6 +129,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]
             version=settings.version,
             limits=settings.limits,
             metrics=metrics,
+            shows_metrics=settings.metrics_port == settings.http_port,
         )
         self._rest = StrictRESTServer(self.dataplane, self._gate, listener, settings)
         self._grpc = StrictGRPCServer(self.dataplane, settings, metrics) if self.enable_grpc else None
@@ -182,7 +183,7 @@ def run(settings: Settings) -> None:
         UsageError: The project's own predictor cannot be found.
     """
     model_class = find_predictor(settings.predictor) if settings.predictor else BundleModel
-    signer = RequestSigner(load_or_create_key(settings.key_file))
+    signer = RequestSigner(signing_key(settings.key_file))
     metrics = PredictorMetrics(settings.model, settings.version)
     listener = bind(settings.host, settings.http_port)
     sender = None
@@ -197,7 +198,8 @@ def run(settings: Settings) -> None:
         )
     model = model_class(settings, metrics=metrics, signer=signer, sender=sender)
     model.load()
-    serve_metrics(metrics.registry, host=settings.host, port=settings.metrics_port)
+    if settings.metrics_port != settings.http_port:
+        serve_metrics(metrics.registry, host=settings.host, port=settings.metrics_port)
     gc.collect()
     gc.freeze()  # what is loaded stays; later collections need not walk through it
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from slipway.contracts.events import KEY_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -44,23 +47,51 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
+def _environment(name: str) -> str | None:
+    """Returns a variable's value, or None where it is absent or empty, as an optional key of a ConfigMap leaves it."""
+    return os.environ.get(name) or None
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
-    """Returns the settings of a command line; exits with code 2 and a usage line when it is wrong."""
+    """Returns the settings of a command line; exits with code 2 and a usage line when it is wrong.
+
+    What differs from namespace to namespace may stand in the environment instead: SLIPWAY_REDIS_URL,
+    SLIPWAY_FEATURE_PROJECT, SLIPWAY_COLLECTOR_URL, POD_NAME.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m slipway.serving.predictor", description="Serves one model bundle.", allow_abbrev=False
     )
     parser.add_argument("--bundle", type=Path, required=True, help="directory of the model bundle")
     parser.add_argument("--model", required=True, help="name under which the model answers")
     parser.add_argument("--version", required=True, help="version, a label of every metric and event")
-    parser.add_argument("--key-file", type=Path, required=True, help="key that signs request ids; made if absent")
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        required=True,
+        help=f"key that signs request ids; made if absent; not used where {KEY_VARIABLE} holds the key",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--http-port", type=int, default=8080)
     parser.add_argument("--grpc-port", type=int, default=8081, help="0 turns gRPC off")
-    parser.add_argument("--metrics-port", type=int, default=8082)
-    parser.add_argument("--redis", help="URL of the online store; without it features take their defaults")
-    parser.add_argument("--feature-project", help="name space of the online features (default: the model's name)")
-    parser.add_argument("--collector", help="URL of the feedback collector; without it no events are sent")
-    parser.add_argument("--replica", default="0", help="which of several equal processes this is")
+    parser.add_argument("--metrics-port", type=int, default=8082, help="may be the HTTP port too")
+    parser.add_argument(
+        "--redis",
+        default=_environment("SLIPWAY_REDIS_URL"),
+        help="URL of the online store; without it features take their defaults",
+    )
+    parser.add_argument(
+        "--feature-project",
+        default=_environment("SLIPWAY_FEATURE_PROJECT"),
+        help="name space of the online features (default: the model's name)",
+    )
+    parser.add_argument(
+        "--collector",
+        default=_environment("SLIPWAY_COLLECTOR_URL"),
+        help="URL of the feedback collector; without it no events are sent",
+    )
+    parser.add_argument(
+        "--replica", default=_environment("POD_NAME") or "0", help="which of several equal processes this is"
+    )
     parser.add_argument("--predictor", help="module:Class, a subclass of BundleModel, found from the working directory")
     parser.add_argument("--threads", type=int, default=2, help="threads that score (default: %(default)s)")
     parser.add_argument("--drain-seconds", type=float, default=1.0, help="time between not ready and not listening")

@@ -110,8 +110,12 @@ class Running:
 
 
 @contextmanager
-def running_predictor(bundle: Path, workspace: Path, *arguments: str, cwd: Path | None = None) -> Iterator[Running]:
+def running_predictor(
+    bundle: Path, workspace: Path, *arguments: str, cwd: Path | None = None, one_port: bool = False
+) -> Iterator[Running]:
     ports = [free_port() for _ in range(3)]
+    if one_port:
+        ports[2] = ports[0]
     log = workspace / f"predictor-{ports[0]}.log"
     command = [
         *(sys.executable, "-m", "slipway.serving.predictor", "--bundle", str(bundle), "--model", "films"),
@@ -166,8 +170,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Returns the context manager that runs a predictor."""
     workspace = tmp_path_factory.mktemp("predictors")
 
-    def begin(bundle: Path, *arguments: str, cwd: Path | None = None) -> Any:
-        return running_predictor(bundle, workspace, *arguments, cwd=cwd)
+    def begin(bundle: Path, *arguments: str, cwd: Path | None = None, one_port: bool = False) -> Any:
+        return running_predictor(bundle, workspace, *arguments, cwd=cwd, one_port=one_port)
 
     return begin
 
