@@ -14,6 +14,9 @@ LATENCY_BUCKETS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25
 SCORE_BUCKETS = tuple(round(-0.5 + 0.1 * step, 1) for step in range(26))
 """Upper bounds of the histogram of the best score in an answer."""
 
+RANKING_DEPTHS = (1, 3, 5, 10, 20, 50)
+"""Values of k at which NDCG@k and agreement@k are exported; a guardrail's `at` must be one of them."""
+
 SMOKE_TEST_HEADER = "x-slipway-smoke-test"
 """Marks a request of the smoke test, which a predictor answers but does not count; gateways remove it from outside."""
 
@@ -92,6 +95,26 @@ JOINED_VALUE = MetricDefinition(
 )
 JOINED_VALUE_SQUARES = MetricDefinition(
     "slipway_joined_value_squares_total", "counter", _VALUE, "Sum of the squares of the same."
+)
+_RANKING = (*_ARM, "measure", "type", "unit")
+JOINED_RANKING = MetricDefinition(
+    "slipway_joined_ranking_total",
+    "counter",
+    _RANKING,
+    "Sum over joined requests, or over users (of their first answer), of how well the answer ranked what got feedback "
+    "of a type: ndcg@k or auc, 0 to 1.",
+)
+JOINED_RANKING_SQUARES = MetricDefinition(
+    "slipway_joined_ranking_squares_total", "counter", _RANKING, "Sum of the squares of the same."
+)
+JOINED_RANKED = MetricDefinition(
+    "slipway_joined_ranked_total", "counter", _RANKING, "Joined requests, or users, that the sum is over."
+)
+JOINED_UNRANKED = MetricDefinition(
+    "slipway_joined_unranked_total",
+    "counter",
+    _RANKING,
+    "Joined requests, or users, left out of it: for auc, those with feedback on all items or none, or without scores.",
 )
 NEW_USERS = MetricDefinition(
     "slipway_new_users_total",
@@ -186,6 +209,10 @@ JOINED_METRICS = (
     JOINED_CLICKED,
     JOINED_VALUE,
     JOINED_VALUE_SQUARES,
+    JOINED_RANKING,
+    JOINED_RANKING_SQUARES,
+    JOINED_RANKED,
+    JOINED_UNRANKED,
     NEW_USERS,
     JOINED_USERS,
     JOINED_CLICKED_USERS,

@@ -6,16 +6,19 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from slipway.contracts.metrics import LATENCY_BUCKETS
+from slipway.contracts.metrics import LATENCY_BUCKETS, RANKING_DEPTHS
 from slipway.contracts.rollout.part import Part
 
 Requirement = Literal["noHarm", "proven", "better"]
 """noHarm: enough samples and no evidence of harm. proven: the bound is inside the tolerated margin. better: the bound
 is beyond `minimum_lift`, so that the candidate is an improvement and not only no loss."""
 
-GuardrailKind = Literal["errors", "latency", "fallbacks", "empty", "clicks", "counters", "mean", "scores"]
+GuardrailKind = Literal[
+    "errors", "latency", "fallbacks", "empty", "clicks", "counters", "mean", "ndcg", "auc", "scores"
+]
 """Most kinds count events out of n. `mean` compares the mean of a bounded value of feedback, such as seconds watched;
-`scores` compares the histograms of the best score in an answer."""
+`ndcg` and `auc` that of how well answers ranked the items that got feedback; `scores` compares the histograms of the
+best score in an answer."""
 
 ASSIGNMENT = "assignment"
 """Name under which readings report the requests that each arm got, and under which the split is judged."""
@@ -58,7 +61,9 @@ class CounterPair(Part):
     total: str
 
 
-_HIGHER_IS_BETTER = {"clicks"}
+_HIGHER_IS_BETTER = {"clicks", "ndcg", "auc"}
+_MEANS = {"mean", "ndcg", "auc"}
+_RANKINGS = {"ndcg", "auc"}
 
 
 class Guardrail(Part):
@@ -76,11 +81,15 @@ class Guardrail(Part):
         None,
         pattern=r"^[a-z][a-z0-9_.-]*$",
         max_length=64,
-        description="Kind `mean` only: the type of feedback whose `value` is summed for each request or user; "
-        "one without such feedback counts as 0.",
+        description="Kind `mean`: the type of feedback whose `value` is summed for each request or user; one without "
+        "such feedback counts as 0. Kinds `ndcg` and `auc`: the type whose `value` is an item's gain, instead of a "
+        "click.",
     )
     maximum: float | None = Field(
-        None, gt=0, description="Kind `mean` only: values lie between 0 and this; larger ones count as this."
+        None, gt=0, description="With `value`: values lie between 0 and this; larger ones count as this."
+    )
+    at: int | None = Field(
+        None, description=f"Kind `ndcg` only: how many items of an answer count, one of {RANKING_DEPTHS}."
     )
     counters: CounterPair | None = Field(None, description="Kind `counters` only.")
     direction: Literal["lower", "higher"] | None = Field(
@@ -118,12 +127,27 @@ class Guardrail(Part):
     @property
     def is_feedback(self) -> bool:
         """True where events come after the answer, by feedback."""
-        return self.kind in ("clicks", "mean") if self.feedback is None else self.feedback
+        return self.kind in ("clicks", *_MEANS) if self.feedback is None else self.feedback
+
+    @property
+    def is_mean(self) -> bool:
+        """True where means of bounded values are compared, and not rates of events."""
+        return self.kind in _MEANS
+
+    @property
+    def scale(self) -> float:
+        """What a value of 1 on the scale of 0 to 1, on which means are compared, is in the unit of the values."""
+        return self.maximum if self.kind == "mean" and self.maximum is not None else 1.0
+
+    @property
+    def measure(self) -> str:
+        """How metrics call what a ranking is judged by: `ndcg@10`, `auc`."""
+        return self.kind if self.at is None else f"{self.kind}@{self.at}"
 
     @property
     def can_improve(self) -> bool:
         """True where a candidate can be proven better, and not only no worse."""
-        return self.kind == "mean" or self.margin.odds_ratio is not None
+        return self.is_mean or self.margin.odds_ratio is not None
 
     def parts(self) -> tuple[Guardrail, ...]:
         """Returns what is counted for this guardrail: itself, or one part for each of several latency objectives.
@@ -164,12 +188,14 @@ class Guardrail(Part):
             return "give `objective` or `objectives`, not both"
         if (self.kind == "counters") != (self.counters is not None):
             return "`counters` belongs to kind counters, and that kind needs it"
-        mean = (self.value is not None, self.maximum is not None)
-        if mean != ((self.kind == "mean"),) * 2:
-            return "`value` and `maximum` belong to kind mean, and that kind needs both"
-        if self.kind in ("mean", "scores") and self.hard_limit is not None:
+        if (self.kind == "ndcg") != (self.at is not None) or self.at not in (None, *RANKING_DEPTHS):
+            return f"`at` belongs to kind ndcg, and that kind needs it: one of {', '.join(map(str, RANKING_DEPTHS))}"
+        given = {self.value is not None, self.maximum is not None}
+        if given != {self.kind == "mean"} and (self.kind not in _RANKINGS or len(given) > 1):
+            return "`value` and `maximum` belong together, and to kinds mean (which needs them), ndcg and auc"
+        if (self.is_mean or self.kind == "scores") and self.hard_limit is not None:
             return f"kind {self.kind} has no rate of events that a hard_limit could bound"
-        if self.unit == "user" and self.kind not in ("clicks", "mean"):
+        if self.unit == "user" and self.kind != "clicks" and not self.is_mean:
             return "users are counted for clicks and means only"
         return None
 
@@ -192,9 +218,9 @@ class Guardrail(Part):
 
     def _wrong_margin(self) -> str | None:
         ratio, absolute = self.margin.odds_ratio, self.margin.absolute
-        if self.kind in ("mean", "scores") and (ratio is not None or absolute is None):
+        if (self.is_mean or self.kind == "scores") and (ratio is not None or absolute is None):
             return f"kind {self.kind} has no odds ratio; give margin.absolute alone"
-        largest = self.maximum if self.kind == "mean" else None if self.kind == "scores" else 1.0
+        largest = None if self.kind == "scores" else self.scale
         if absolute is not None and largest is not None and absolute >= largest:
             return f"margin.absolute is {absolute:g}; it must be below {largest:g}, or every candidate is inside it"
         for field, value in (("margin.odds_ratio", ratio), ("harm_from", self.harm_from)):
@@ -214,12 +240,12 @@ class Guardrail(Part):
         if self.minimum_lift < 1 if self.higher_is_better else self.minimum_lift > 1:
             side = "at least 1: higher is better" if self.higher_is_better else "at most 1: lower is better"
             return f"minimum_lift is {self.minimum_lift}; here it must be {side}"
-        if self.kind == "mean" and self.minimum_lift != 1:
+        if self.is_mean and self.minimum_lift != 1:
             return "a mean has no odds ratio; give minimum_gain instead of minimum_lift"
-        if self.minimum_gain > 0 and (self.kind != "mean" or self.minimum_gain >= (self.maximum or 0)):
-            return "minimum_gain belongs to kind mean and lies below its maximum"
+        if self.minimum_gain > 0 and (not self.is_mean or self.minimum_gain >= self.scale):
+            return "minimum_gain belongs to means (mean, ndcg, auc) and lies below their maximum"
         if self.requires == "better" and self.kind == "scores":
             return "a histogram of scores is not better or worse, only different"
-        if self.requires == "better" and self.kind != "mean" and self.margin.odds_ratio is None:
+        if self.requires == "better" and not self.is_mean and self.margin.odds_ratio is None:
             return "`better` compares odds ratios; give margin.odds_ratio"
         return None

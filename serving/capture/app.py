@@ -15,11 +15,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from pydantic import ValidationError
 
 from slipway.contracts import metrics as names
-from slipway.contracts.events import FeedbackData, PredictionEvent, RequestSigner
+from slipway.contracts.events import CLICK, FeedbackData, PredictionEvent, RequestSigner
 from slipway.serving.asgi import Receive, Refusal, Scope, Send, read_body, send_error, send_json
 from slipway.serving.capture.counts import JoinedCounts, Outcome
-from slipway.serving.capture.joiner import CLICK, OUTCOMES, UNVERIFIED_MODEL, Joined, Joiner
+from slipway.serving.capture.joiner import OUTCOMES, UNVERIFIED_MODEL, Joined, Joiner
 from slipway.serving.capture.parts import PartWriter
+from slipway.serving.capture.rankings import ranking_of
 from slipway.serving.capture.shadow import ShadowComparison, ShadowMetrics
 from slipway.serving.capture.users import LocalUsers, Sighting, UserMemory
 from slipway.serving.exposition import counter
@@ -237,7 +238,24 @@ def _outcome(joined: Joined, maxima: Mapping[str, float], *, of_first_user: bool
         kind: min(maximum, sum(max(0.0, data["value"] or 0.0) for data in counted if data["type"] == kind))
         for kind, maximum in maxima.items()
     }
-    return Outcome(any(data["type"] == CLICK for data in counted), values)
+    lists = [(entity.items, entity.scores) for entity in (entities[:1] if of_first_user else entities)]
+    rankings = {kind: ranking_of(lists, gains) for kind, gains in _gains(counted, maxima).items()}
+    return Outcome(any(data["type"] == CLICK for data in counted), values, rankings)
+
+
+def _gains(counted: Sequence[Mapping[str, Any]], maxima: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Returns the gain of each item, 0 to 1, by type of feedback: a click's is 1, a value's its share of the most."""
+    gains: dict[str, dict[str, float]] = {}
+    for data in counted:
+        if data["type"] == CLICK:
+            gain = 1.0
+        elif data["type"] in maxima:
+            gain = min(1.0, max(0.0, data["value"] or 0.0) / maxima[data["type"]])
+        else:
+            continue
+        if gain > 0:
+            gains.setdefault(data["type"], {})[data["item"]] = gain
+    return gains
 
 
 def _line(joined: Joined) -> bytes:

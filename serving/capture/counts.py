@@ -7,22 +7,57 @@ request. So all counters of the table change under one lock, and are read under 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from slipway.contracts import metrics as names
-from slipway.contracts.metrics import MetricDefinition
+from slipway.contracts.events import CLICK
+from slipway.contracts.metrics import RANKING_DEPTHS, MetricDefinition
+from slipway.serving.capture.rankings import Ranking
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one request, or of one user: whether a click, and per type of feedback what its values add up to."""
+    """What came of one request, or of one user.
+
+    Attributes:
+        clicked: Whether a click.
+        values: Per type of feedback, what its values add up to.
+        rankings: Per type of feedback that came, how well the answer ranked the items that got it.
+    """
 
     clicked: bool
     values: Mapping[str, float]
+    rankings: Mapping[str, Ranking] = field(default_factory=dict)
+
+
+@dataclass
+class _Ranked:
+    """Sums over requests or users, of one type of feedback; those without any count as an NDCG of 0, and for no AUC."""
+
+    ndcg: list[float] = field(default_factory=lambda: [0.0] * len(RANKING_DEPTHS))
+    ndcg_squares: list[float] = field(default_factory=lambda: [0.0] * len(RANKING_DEPTHS))
+    auc: float = 0.0
+    auc_squares: float = 0.0
+    auc_n: int = 0
+
+    def add(self, ranking: Ranking) -> None:
+        for index, value in enumerate(ranking.ndcg):
+            self.ndcg[index] += value
+            self.ndcg_squares[index] += value * value
+        if ranking.auc is not None:
+            self.auc += ranking.auc
+            self.auc_squares += ranking.auc**2
+            self.auc_n += 1
+
+    def rows(self, n: int) -> Iterator[tuple[str, float, float, int, int]]:
+        """Yields measure, sum, sum of squares, number in it and number left out, of `n` requests or users."""
+        for depth, total, squares in zip(RANKING_DEPTHS, self.ndcg, self.ndcg_squares, strict=True):
+            yield f"ndcg@{depth}", total, squares, n, 0
+        yield "auc", self.auc, self.auc_squares, self.auc_n, n - self.auc_n
 
 
 @dataclass
@@ -31,6 +66,7 @@ class _Tally:
     clicked: int = 0
     values: dict[str, float] = field(default_factory=dict)
     squares: dict[str, float] = field(default_factory=dict)
+    ranked: dict[str, _Ranked] = field(default_factory=dict)
 
     def add(self, outcome: Outcome) -> None:
         self.n += 1
@@ -38,6 +74,8 @@ class _Tally:
         for kind, value in outcome.values.items():
             self.values[kind] = self.values.get(kind, 0.0) + value
             self.squares[kind] = self.squares.get(kind, 0.0) + value * value
+        for kind, ranking in outcome.rankings.items():
+            self.ranked.setdefault(kind, _Ranked()).add(ranking)
 
 
 @dataclass
@@ -57,6 +95,7 @@ class JoinedCounts:
 
     def __init__(self, registry: CollectorRegistry, types: Iterable[str] = ()) -> None:
         self._types = tuple(types)
+        self._ranked = tuple(dict.fromkeys((CLICK, *self._types)))
         self._versions: dict[tuple[str, str], _Version] = {}
         self._lock = threading.Lock()
         registry.register(self)
@@ -92,6 +131,11 @@ class JoinedCounts:
                     for kind in self._types:
                         families[values.name].add_metric((*arm, kind), tally.values.get(kind, 0.0))
                         families[squares.name].add_metric((*arm, kind), tally.squares.get(kind, 0.0))
+                for unit, tally in (("request", entry.requests), ("user", entry.users)):
+                    for kind in self._ranked:
+                        for measure, *sums in tally.ranked.get(kind, _Ranked()).rows(tally.n):
+                            for definition, value in zip(_RANKINGS, sums, strict=True):
+                                families[definition.name].add_metric((*arm, measure, kind, unit), value)
             return list(families.values())
 
     def _at(self, model: str, version: str) -> _Version:
@@ -99,6 +143,7 @@ class JoinedCounts:
 
 
 _REQUESTS = (names.JOINED_REQUESTS, names.JOINED_CLICKED, names.JOINED_VALUE, names.JOINED_VALUE_SQUARES)
+_RANKINGS = (names.JOINED_RANKING, names.JOINED_RANKING_SQUARES, names.JOINED_RANKED, names.JOINED_UNRANKED)
 _USERS = (names.JOINED_USERS, names.JOINED_CLICKED_USERS, names.JOINED_USER_VALUE, names.JOINED_USER_VALUE_SQUARES)
 
 

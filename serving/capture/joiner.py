@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.contracts.events import (
+    CLICK,
     FeedbackData,
     PredictionEvent,
     RequestSigner,
@@ -25,7 +26,6 @@ from slipway.contracts.events import (
 
 OUTCOMES = ("accepted", "duplicate", "expired", "forged", "unknown", "late")
 HELD = "held"
-CLICK = "click"
 UNVERIFIED_MODEL = ""
 _FEEDBACK_OF_A_REQUEST = 256
 

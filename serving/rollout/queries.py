@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slipway.contracts import metrics
+from slipway.contracts.events import CLICK
 from slipway.contracts.rollout import ASSIGNMENT, ArmTarget, Guardrail
 
 
@@ -212,5 +213,12 @@ def _query(guardrail: Guardrail, arm: str, by_arm: str, by_version: str, source:
                 Counter(joined.name, by_version),
                 guardrail.maximum,
             )
+        case "ndcg" | "auc":
+            of_type = f'measure="{guardrail.measure}",type="{guardrail.value or CLICK}",unit="{guardrail.unit}"'
+            sums, sums_of_squares, ranked = (
+                Counter(metric.name, f"{by_version},{of_type}")
+                for metric in (metrics.JOINED_RANKING, metrics.JOINED_RANKING_SQUARES, metrics.JOINED_RANKED)
+            )
+            return MomentsQuery(guardrail.name, arm, sums, sums_of_squares, ranked, guardrail.scale)
         case "scores":
             return HistogramQuery(guardrail.name, arm, Counter(f"{metrics.SCORES.name}_bucket", by_version))

@@ -216,7 +216,8 @@ class Day:
             "model": "films",
             "version": version,
             "latency_ms": 1.0,
-            "entities": [{"user": user, "items": [f"{item}{index}" for item in items]}
+            "entities": [{"user": user, "items": [f"{item}{index}" for item in items],
+                          "scores": [float(-place) for place in range(len(items))]}
                          for index, user in enumerate(users)],
         }  # fmt: skip
         event = PredictionEvent.model_validate(prediction_event(data, seconds=self.now))
@@ -235,10 +236,18 @@ class Day:
         lines = generate_latest(self.collector.metrics.registry).decode().splitlines()
         found = {}
         for line in lines:
-            if line.startswith("slipway_") and 'version="2"' in line:
+            if line.startswith("slipway_") and 'version="2"' in line and "measure=" not in line:
                 name, _, value = line.rpartition(" ")
                 found[name.partition("{")[0].removeprefix("slipway_").removesuffix("_total")] = float(value)
         return found
+
+    def ranked(self, measure: str, unit: str = "request", kind: str = "click") -> tuple[float, float, float, float]:
+        """Returns sum, sum of squares, number in them and number left out, of version 2."""
+        labels = {"model": "films", "version": "2", "measure": measure, "type": kind, "unit": unit}
+        names = ("joined_ranking", "joined_ranking_squares", "joined_ranked", "joined_unranked")
+        registry = self.collector.metrics.registry
+        sums = [registry.get_sample_value(f"slipway_{name}_total", labels) for name in names]
+        return tuple(-1.0 if value is None else value for value in sums)  # type: ignore[return-value]
 
 
 def test_users_and_requests_are_counted_when_the_waiting_time_of_the_first_request_is_over(tmp_path: Path) -> None:

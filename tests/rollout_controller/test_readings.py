@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,6 +199,10 @@ def test_what_a_collector_exports_is_what_the_queries_read(prometheus: Prometheu
              "margin": {"absolute": 5}},
             {"name": "watch-users", "kind": "mean", "value": "watch", "maximum": 100, "direction": "higher",
              "unit": "user", "margin": {"absolute": 5}},
+            {"name": "ndcg", "kind": "ndcg", "at": 10, "margin": {"absolute": 0.05}},
+            {"name": "ndcg-watch", "kind": "ndcg", "at": 10, "value": "watch", "maximum": 100, "unit": "user",
+             "margin": {"absolute": 0.05}},
+            {"name": "auc", "kind": "auc", "margin": {"absolute": 0.05}},
         )
     ]  # fmt: skip
     queries = queries_for(guardrails, ARMS, "films", "user")
@@ -206,7 +211,7 @@ def test_what_a_collector_exports_is_what_the_queries_read(prometheus: Prometheu
     for user, watched in (("ann", 30.0), ("bob", None), ("ann", 50.0)):
         data = {
             "request_id": signer.issue("films", "2", now[0]), "model": "films", "version": "2", "latency_ms": 1.0,
-            "entities": [{"user": user, "items": ["a"]}],
+            "entities": [{"user": user, "items": ["b", "a"], "scores": [1.0, 2.0]}],
         }  # fmt: skip
         answer = asyncio.run(events_of(collector, prediction_event(data, seconds=now[0])))
         assert answer == (202, {"accepted": 1, "rejected": 0})
@@ -226,6 +231,11 @@ def test_what_a_collector_exports_is_what_the_queries_read(prometheus: Prometheu
     sums = {(one.guardrail, one.arm): (one.n, one.total, one.squares) for one in windows.moments}
     assert sums["watch", "films-v2"] == (3, pytest.approx(0.8), pytest.approx(0.34))
     assert sums["watch-users", "films-v2"] == (2, pytest.approx(0.3), pytest.approx(0.09))
+    second = 1 / math.log2(3)  # in both answers with feedback, what got it stood in second place, scored highest
+    assert sums["ndcg", "films-v2"] == (3, pytest.approx(2 * second), pytest.approx(2 * second**2))
+    assert sums["ndcg-watch", "films-v2"] == (2, pytest.approx(second), pytest.approx(second**2))
+    assert sums["auc", "films-v2"] == (2, 2, 2)
+    assert sums["auc", "films-v1"] == (0, 0, 0)
     reader.close()
 
 

@@ -43,15 +43,16 @@ def verdict_sentence(verdict: Verdict, guardrail: Guardrail, problem: str | None
 def _noun(guardrail: Guardrail) -> str:
     if guardrail.kind == "latency":
         return f"requests slower than {describe_seconds(guardrail.objective or 0)}"
-    if guardrail.kind == "mean":
-        return f"mean {guardrail.value} of a {guardrail.unit}"
+    if guardrail.is_mean:
+        name = {"mean": guardrail.value, "ndcg": f"NDCG@{guardrail.at}", "auc": "AUC"}[guardrail.kind]
+        return f"mean {name} of a {guardrail.unit}"
     return "users who clicked" if guardrail.unit == "user" else _NOUNS[guardrail.kind]
 
 
 def _rates(verdict: Verdict, guardrail: Guardrail, noun: str) -> str:
     if guardrail.kind == "scores":
         return f"{noun}: {verdict.samples:,} of the candidate, {verdict.stable_samples:,} of stable"
-    show = _number if guardrail.kind == "mean" else _percent
+    show = _number if guardrail.is_mean else _percent
     rates = f"{noun}: {show(verdict.candidate_rate)} of {verdict.samples:,}"
     if verdict.stable_samples:
         rates += f", stable {show(verdict.stable_rate)} of {verdict.stable_samples:,}"
@@ -148,7 +149,7 @@ def _margin_words(verdict: Verdict) -> str:
 
 
 def _better_words(guardrail: Guardrail) -> str:
-    if guardrail.kind == "mean":
+    if guardrail.is_mean:
         return f"a difference of {guardrail.minimum_gain:.3g}"
     return f"an odds ratio of {guardrail.minimum_lift:.3g}"
 

@@ -93,7 +93,7 @@ def mean_difference(
     guardrail: Guardrail, evidence: MeanEvidence, policy: RolloutPolicy, levels: Levels
 ) -> Finding | None:
     """Returns what the difference of means says; None where the evidence is on another scale or for other margins."""
-    harms, scale = mean_harms(policy, guardrail), guardrail.maximum or 1.0
+    harms, scale = mean_harms(policy, guardrail), guardrail.scale
     if evidence.key != (scale, *harms):
         return None
     margin = (guardrail.margin.absolute or 0.0) / scale

@@ -71,7 +71,7 @@ def limit_of(guardrail: Guardrail) -> float | None:
 
 def mean_harms(policy: RolloutPolicy, guardrail: Guardrail) -> tuple[float, ...]:
     """Returns the differences of a mean, on the scale of 0 to 1, that harm begins at: the margins of all steps."""
-    scale = guardrail.maximum or 1.0
+    scale = guardrail.scale
     margins = margins_of(policy, guardrail)
     return tuple(sorted({margin.absolute / scale for margin in margins if margin.absolute is not None}))
 
@@ -97,7 +97,7 @@ def _ingest_guardrail(
         return _take_limits(state, guardrail, arms, policy)
 
     match guardrail.kind:
-        case "mean":
+        case "mean" | "ndcg" | "auc":
             moments = (reading for reading in observations.moments if reading.guardrail == name)
             return _take_windows(state, name, moments_of(moments, now), now, take_means)
         case "scores":
@@ -202,7 +202,7 @@ def _take_mean(
     if state.stable is None or state.stable.arm not in arms:
         return state
     harms = mean_harms(policy, guardrail)
-    wanted = (guardrail.maximum or 1.0, *harms)
+    wanted = (guardrail.scale, *harms)
     old = state.means.get(key)
     if old is None or old.key != wanted:
         old = means.start(wanted, len(harms))

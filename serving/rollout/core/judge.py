@@ -159,8 +159,8 @@ def _judge_part(
 
 
 def _measure(guardrail: Guardrail) -> str:
-    if guardrail.kind in ("mean", "scores"):
-        return "mean_difference" if guardrail.kind == "mean" else "stability_index"
+    if guardrail.is_mean or guardrail.kind == "scores":
+        return "mean_difference" if guardrail.is_mean else "stability_index"
     return "odds_ratio" if guardrail.margin.odds_ratio is not None else "difference"
 
 
@@ -176,7 +176,7 @@ def _fresh(state: State, guardrail: Guardrail, policy: RolloutPolicy, now: float
 
 def _findings(state: State, guardrail: Guardrail, key: str, policy: RolloutPolicy, levels: Levels) -> list[Finding]:
     """Returns what the evidence says, once for each margin given."""
-    if guardrail.kind == "mean":
+    if guardrail.is_mean:
         mean = None if key not in state.means else found.mean_difference(guardrail, state.means[key], policy, levels)
         return [] if mean is None else [mean]
     if guardrail.kind == "scores":
@@ -193,10 +193,10 @@ def _findings(state: State, guardrail: Guardrail, key: str, policy: RolloutPolic
 
 def _with_arms(verdict: Verdict, state: State, guardrail: Guardrail, key: str) -> Verdict:
     """Returns the verdict with what was seen of each arm: rates of events, or means, and how many samples."""
-    if guardrail.kind == "mean":
+    if guardrail.is_mean:
         if key not in state.means:
             return verdict
-        mean, scale = state.means[key], guardrail.maximum or 1.0
+        mean, scale = state.means[key], guardrail.scale
         return replace(
             verdict,
             candidate_rate=scale * mean.candidate_total / mean.candidate_n if mean.candidate_n else None,
@@ -243,7 +243,7 @@ def _in_users_direction(verdict: Verdict, finding: Finding, guardrail: Guardrail
     if finding.measure == "odds_ratio":
         value, lower, upper, margin = (_exp(number) for number in (value, lower, upper, margin))
     if finding.measure == "mean_difference":
-        value, lower, upper, margin = (number * (guardrail.maximum or 1.0) for number in (value, lower, upper, margin))
+        value, lower, upper, margin = (number * guardrail.scale for number in (value, lower, upper, margin))
     return replace(
         verdict,
         measure=finding.measure,

@@ -40,7 +40,7 @@ class _World:
         """Returns whether enough is known of stable to plan a guardrail."""
         if guardrail.kind == "scores":
             return False
-        if guardrail.kind == "mean":
+        if guardrail.is_mean:
             return guardrail.name in self.means
         return not guardrail.higher_is_better or guardrail.name in self.rates
 
@@ -51,8 +51,8 @@ class _World:
     def truth(self, part: Guardrail, guardrail: Guardrail) -> Truth:
         """Returns what is assumed of a part of a guardrail."""
         effect = self.expected.get(part.name, self.expected.get(guardrail.name))
-        if guardrail.kind == "mean":
-            scale = guardrail.maximum or 1.0
+        if guardrail.is_mean:
+            scale = guardrail.scale
             return Truth(deviation=self.means[guardrail.name][1], difference=(effect or 0.0) / scale)
         rate = self.rates.get(part.name, self.rates.get(guardrail.name, 0.0))
         return Truth(rate, 1.0 if effect is None else effect)
@@ -161,7 +161,8 @@ def _plan(world: _World) -> Plan:
 
 def _is_clustered(policy: RolloutPolicy, guardrail: Guardrail) -> bool:
     """Returns whether requests are counted as independent that are not: habits of users who stay with a version."""
-    return policy.assignment == "user" and guardrail.kind in ("clicks", "mean") and guardrail.unit == "request"
+    of_habits = guardrail.kind == "clicks" or guardrail.is_mean
+    return policy.assignment == "user" and of_habits and guardrail.unit == "request"
 
 
 def _let_pass(world: _World, index: int, known: list[Guardrail], evidence: dict[str, Floats], seconds: float) -> None:
@@ -224,7 +225,7 @@ def _need_of_deadline(
     )
     if effect is None or samples > units:
         return _Need(guardrail, math.inf, math.inf, rate), None
-    lift = None if guardrail.kind == "mean" else effect / (1 - truth.rate + truth.rate * effect) - 1
+    lift = None if guardrail.is_mean else effect / (1 - truth.rate + truth.rate * effect) - 1
     return _Need(guardrail, units, units, rate), Detectable(guardrail.name, index, units, guardrail.unit, effect, lift)
 
 

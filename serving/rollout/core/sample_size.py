@@ -64,7 +64,7 @@ class Truth:
 
 def no_evidence(guardrail: Guardrail, policy: RolloutPolicy) -> Floats:
     """Returns the evidence at the start, in the form that `growth` has."""
-    if guardrail.kind == "mean":
+    if guardrail.is_mean:
         return np.zeros(len(BETS) + 1)
     return np.zeros(len(odds_grid(policy, guardrail).points))
 
@@ -72,7 +72,7 @@ def no_evidence(guardrail: Guardrail, policy: RolloutPolicy) -> Floats:
 def growth(guardrail: Guardrail, policy: RolloutPolicy, split: Split, truth: Truth) -> Floats:
     """Returns what one more request adds to the evidence, typically: log-sums over the grid of odds ratios; for a mean,
     those over the bets, and the weight."""
-    if guardrail.kind == "mean":
+    if guardrail.is_mean:
         return _mean_growth(guardrail, split, truth)
     return _odds_growth(guardrail, policy, split, truth)[0]
 
@@ -103,7 +103,7 @@ def needed(
     levels = Levels.of(policy)
     proof, whole = (level / max(1, candidates) for level in (levels.proof(guardrail), levels.all))
     before = no_evidence(guardrail, policy) if start is None else start
-    if guardrail.kind == "mean":
+    if guardrail.is_mean:
         level = whole if claim == "better" else proof
         return _first(_mean_claim(guardrail, split, truth, claim, before, luck, level))
     ways = []
@@ -163,10 +163,10 @@ def detectable(
         An odds ratio of events, above 1 where higher is better and below 1 where lower is; for a mean, a difference in
         the unit of its values, positive.
     """
-    largest = 0.5 if guardrail.kind == "mean" else math.log(20)
+    largest = 0.5 if guardrail.is_mean else math.log(20)
 
     def effect(size: float) -> Truth:
-        if guardrail.kind == "mean":
+        if guardrail.is_mean:
             return Truth(deviation=truth.deviation, difference=size if guardrail.higher_is_better else -size)
         return Truth(truth.rate, math.exp(size if guardrail.higher_is_better else -size))
 
@@ -182,7 +182,7 @@ def detectable(
     while high - low > 0.005 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if is_shown(middle) else (middle, high)
-    return high * (guardrail.maximum or 1.0) if guardrail.kind == "mean" else effect(high).odds_ratio
+    return high * guardrail.scale if guardrail.is_mean else effect(high).odds_ratio
 
 
 def _odds_claim(
@@ -223,7 +223,7 @@ def _difference_claim(
 def _mean_claim(
     guardrail: Guardrail, split: Split, truth: Truth, claim: Claim, start: Floats, luck: float, level: float
 ) -> Callable[[float], bool]:
-    scale = guardrail.maximum or 1.0
+    scale = guardrail.scale
     null = -guardrail.minimum_gain / scale if claim == "better" else (guardrail.margin.absolute or 0.0) / scale
     grown = _mean_growth(guardrail, split, truth)
 
