@@ -15,17 +15,14 @@ from typing import TYPE_CHECKING
 import httpx
 
 from slipway.contracts.errors import SlipwayError
-from slipway.contracts.metrics import SMOKE_TEST_HEADER
 from slipway.serving.local.desired import Arm, Desired, update_desired
 from slipway.serving.local.observed import Observed, read_observed
 from slipway.serving.rollout.core.observations import ArmObservation, SmokeTestResult
 from slipway.serving.rollout.core.types import Action, Alarm, MoveAlias, SetWeights, SmokeTest, StartArm, StopArm
+from slipway.serving.rollout.smoke_test import problem_of
 
 if TYPE_CHECKING:
     from slipway.models.registry import Registry
-
-SMOKE_TEST_USERS = ("slipway-smoke-test", "1")
-"""Any texts do: an unknown user gets the fallback's answer, which must be well formed too."""
 
 
 class LocalPlane:
@@ -130,27 +127,10 @@ class LocalPlane:
         if status is None or not status.replicas:
             return None
         for replica in status.replicas:
-            problem = self._problem_of(replica.url, arm)
+            problem = problem_of(self._client, replica.url, arm.model, arm.version)
             if problem is not None:
                 return SmokeTestResult(arm.name, passed=False, message=f"{replica.name}: {problem}")
         return SmokeTestResult(arm.name, passed=True, message=f"{len(status.replicas)} processes answered well")
-
-    def _problem_of(self, url: str, arm: Arm) -> str | None:
-        body = {"instances": [{"user": user} for user in SMOKE_TEST_USERS]}
-        try:
-            path = f"/v1/models/{arm.model}:predict"
-            response = self._client.post(f"{url}{path}", json=body, headers={SMOKE_TEST_HEADER: "1"})
-            answer = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            return f"no usable answer ({type(error).__name__})"
-        if response.status_code != 200:
-            return f"answered {response.status_code}"
-        if str(answer.get("model_version")) != arm.version:
-            return f"answered as version {answer.get('model_version')}, not {arm.version}"
-        predictions = answer.get("predictions", [])
-        if len(predictions) != len(SMOKE_TEST_USERS) or not all(entry.get("items") for entry in predictions):
-            return "an answer held no items"
-        return None
 
 
 def _with_arm(desired: Desired, arm: Arm) -> Desired:
