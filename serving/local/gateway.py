@@ -30,8 +30,9 @@ ARM_HEADER = "x-slipway-arm"
 
 # uvicorn closes idle connections after 5 s; a request sent into a closing one would count as the arm's error.
 _IDLE_CONNECTION = "2s"
-# The retries together outlast what it takes to notice a dead process and to take it out of the routes.
-_RETRY_ATTEMPTS, _RETRY_FIRST_WAIT = 10, "30ms"
+# The retries together outlast what it takes to notice a dead process and to take it out of the routes: the last wait is
+# twice the first, so that they take about a second.
+_RETRY_ATTEMPTS, _RETRY_FIRST_WAIT = 20, "40ms"
 # Copies that wait for a silent arm hold memory of the gateway; those beyond are dropped.
 _COPIES_IN_FLIGHT = 256
 _SPANS_PATH = "/v1/traces"

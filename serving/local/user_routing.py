@@ -25,9 +25,9 @@ PROCESSES = 2
 LAYER = "rollout"
 """Layer of the users' hash in which rollouts draw; experiments of other layers are independent of it."""
 LONGEST_BACKOFF_SECONDS = 2.0
-# Shorter than this without any process, requests wait in the gateway's retries, which last about two seconds; beyond,
-# they are drawn one by one.
-_PATIENCE_SECONDS = 1.5
+# Without any process the gateway's own health check sends requests past them; after this long, the routes do, and it
+# is told that users are not drawn.
+_PATIENCE_SECONDS = 3.0
 _LETTING_GO_SECONDS = 1.0
 
 
@@ -49,7 +49,8 @@ class UserRouting:
         self._wanted = False
         self._last_wanted = 0.0
         self._secret: str | None = None
-        self._last_ready: float | None = None
+        self._last_ready = 0.0
+        self._taking: set[str] = set()
         self._refused: dict[str, int] | None = None
         self.processes: dict[str, ManagedProcess] = {}
 
@@ -90,19 +91,19 @@ class UserRouting:
     def urls(self) -> tuple[str, ...]:
         """Returns where public requests go; nothing where the gateway draws by itself."""
         if not self._wanted:
-            self._last_ready = None
+            self._taking.clear()
             return ()
-        # One that stops takes nothing more, also where users are drawn again meanwhile.
-        staying = [process for process in self.processes.values() if not process.stopping]
-        ready = [process for process in staying if process.ready]
+        staying = {name: process for name, process in self.processes.items() if not process.stopping}
+        ready = [name for name, process in staying.items() if process.ready]
         now = time.monotonic()
         if ready:
             self._last_ready = now
-        elif self._last_ready is None or now - self._last_ready > _PATIENCE_SECONDS:
-            self._last_ready = None
-            return ()
-        taking = ready or [process for process in staying if process.was_ready]
-        return tuple(f"http://127.0.0.1:{process.spec.ports['http']}" for process in taking)
+        elif now - self._last_ready > _PATIENCE_SECONDS:
+            self._taking.clear()
+        # One that died stays: the gateway sees it sooner, and requests that wait for another attempt when routes change
+        # would go on trying what the old routes name.
+        self._taking = (self._taking | set(ready)) & set(staying)
+        return tuple(f"http://127.0.0.1:{staying[name].spec.ports['http']}" for name in sorted(self._taking))
 
     @property
     def metrics_addresses(self) -> tuple[str, ...]:

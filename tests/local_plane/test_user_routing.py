@@ -51,6 +51,8 @@ def test_requests_go_to_the_processes_that_are_ready_and_past_all_only_after_a_w
     assert setting.ready(False, False) == []  # still starting: the gateway goes on drawing requests
     assert len(setting.ready(True, False)) == 1
     assert len(setting.ready(True, True)) == 2
+    # Requests under way when routes change try the old ones again: they change no more than they must.
+    assert len(setting.ready(False, True)) == 2
     assert len(setting.ready(False, False)) == 2
     setting.now += 10.0
     assert setting.ready(False, False) == []
