@@ -180,8 +180,9 @@ def _desire_champion(project: Project, *, fresh: bool) -> None:
 
     if not fresh and read_desired(project.directory).arms:
         return
-    champion = registry_for(project.directory, project.tracking.uri).find(project.name, CHAMPION)
-    arm = None if champion is None else arm_for(project, champion)
+    registry = registry_for(project.directory, project.tracking.uri)
+    champion = registry.find(project.name, CHAMPION)
+    arm = None if champion is None else arm_for(project, registry.with_bundle(champion))
     update_desired(project.directory, lambda current: desired_at_start(current, arm))
 
 

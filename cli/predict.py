@@ -70,7 +70,7 @@ def predict(
     The table is Parquet or CSV, of any size, with a column `user` (or the name that the project file gives it); with a
     column `item` too, its pairs are scored. The answers are what serving and evaluation give, item for item.
     """
-    from slipway.cli.versions import find_version
+    from slipway.cli.versions import bundle_of, find_version
     from slipway.components.batch_predict.step import BatchPredictRequest, run
 
     if bundle is not None and model_name is not None:
@@ -79,7 +79,7 @@ def predict(
     label = str(bundle)
     if bundle is None:
         version = find_version(project, model_name)
-        bundle, label = version.bundle_dir, version.label
+        bundle, label = bundle_of(project, version), version.label
     redis_url = _online_store(project) if features_from != "artifact" else None
     if features_from == "online" and redis_url is None:
         raise UsageError(

@@ -76,6 +76,21 @@ def find_version(project: Project, text: str | None) -> NamedVersion:
     raise UsageError(f"{name} has no version or alias {wanted!r}", remedy=f"It has: {', '.join(known)}.")
 
 
+def bundle_of(project: Project, version: NamedVersion) -> Path:
+    """Returns the folder of a version's bundle, which is fetched if it is not on this machine.
+
+    Raises:
+        BundleError: What was fetched is not the bundle that was registered.
+        ServiceError: The object store or MLflow does not answer.
+    """
+    if version.bundle_dir.is_dir():
+        return version.bundle_dir
+    from slipway.models.registry import registry_for
+
+    registry = registry_for(project.directory, project.tracking.uri)
+    return registry.with_bundle(registry.get(version.name, version.version)).bundle_dir
+
+
 def _parse(text: str, default: str) -> tuple[str, str | None]:
     for separator in ("@", "/"):
         name, found, wanted = text.rpartition(separator)

@@ -17,16 +17,26 @@ from slipway.contracts.artifacts import fingerprint_of
 _SQLITE = "sqlite:///"
 _SHA256_TAG = "slipway.bundle_sha256"
 _BUNDLE_TAG = "slipway.bundle_dir"
+_URI_TAG = "slipway.bundle_uri"
 
 
 @dataclass(frozen=True)
 class KnownVersion:
-    """A registered version: its bundle's folder and SHA-256, and the aliases that point at it."""
+    """A registered version: its bundle's folder and SHA-256, and the aliases that point at it.
+
+    `bundle_uri` is the bundle's address in an object store, if it has one.
+    """
 
     version: str
     bundle_dir: Path
     sha256: str
     aliases: tuple[str, ...]
+    bundle_uri: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where a step finds the bundle: its address, or its folder."""
+        return self.bundle_uri or str(self.bundle_dir)
 
 
 def known_versions(project_directory: Path, tracking_uri: str | None, name: str) -> list[KnownVersion] | None:
@@ -62,9 +72,22 @@ def known_versions(project_directory: Path, tracking_uri: str | None, name: str)
     except sqlite3.Error:
         return None
     return [
-        KnownVersion(version, Path(own.get(_BUNDLE_TAG, "")), own.get(_SHA256_TAG, ""), tuple(aliases.get(version, ())))
+        KnownVersion(
+            version,
+            _folder(project_directory, name, own),
+            own.get(_SHA256_TAG, ""),
+            tuple(aliases.get(version, ())),
+            own.get(_URI_TAG) or None,
+        )
         for version, own in tags.items()
     ]
+
+
+def _folder(project_directory: Path, name: str, tags: dict[str, str]) -> Path:
+    if _BUNDLE_TAG not in tags and tags.get(_URI_TAG):
+        # Where the registry puts what it fetches.
+        return project_directory / ".slipway" / "bundles" / name / tags.get(_SHA256_TAG, "")[:12]
+    return Path(tags.get(_BUNDLE_TAG, ""))
 
 
 def registry_fingerprint(project_directory: Path, tracking_uri: str | None, name: str) -> str | None:
@@ -72,5 +95,7 @@ def registry_fingerprint(project_directory: Path, tracking_uri: str | None, name
     versions = known_versions(project_directory, tracking_uri, name)
     if versions is None:
         return None
-    rows = [(v.version, v.sha256, v.aliases, str(v.bundle_dir), v.bundle_dir.is_dir()) for v in versions]
+    rows = [
+        (v.version, v.sha256, v.aliases, v.place, v.bundle_uri is not None or v.bundle_dir.is_dir()) for v in versions
+    ]
     return fingerprint_of({"versions": rows})

@@ -197,6 +197,19 @@ def run_component(
     return final_result
 
 
+def bundle_fields(name: str, place: str, sha256: str) -> dict[str, str]:
+    """Returns the fields of a request that say where a bundle is: `name` for a folder, `name_uri` for an address.
+
+    Args:
+        name: Of the bundle in the request.
+        place: A folder, `s3://bucket/prefix`, or an empty text for no bundle.
+        sha256: The bundle's digest.
+    """
+    if not place:
+        return {}
+    return {f"{name}_uri": place, f"{name}_sha256": sha256} if "://" in place else {name: place}
+
+
 def build_request(
     step: str, request_type: type[Request], config: str, place: str, fields: Mapping[str, Any]
 ) -> Request:

@@ -1,7 +1,8 @@
 """The model registry: MLflow holds versions, tags and aliases; bundles lie in folders that serving can load.
 
-A version's source is its bundle directory or, with an MLflow server, the copy that was uploaded there; its tags carry
-the bundle's place, its SHA-256 and the lineage. MLflow is imported when it is first needed, as that takes seconds.
+A version's source is its bundle directory, its address in an object store, or with an MLflow server the copy that was
+uploaded there; its tags carry the bundle's place, its SHA-256 and the lineage. A bundle that is not on this machine is
+fetched when it is needed. MLflow is imported when it is first needed, as that takes seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ from slipway.models.bundle_upload import upload_bundle
 
 SHA256_TAG = "slipway.bundle_sha256"
 BUNDLE_TAG = "slipway.bundle_dir"
+URI_TAG = "slipway.bundle_uri"
+FEATURES_TAG = "slipway.features"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 STATE_FOLDER = ".slipway"
@@ -40,7 +43,11 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One registered version of a model. `created_at` is in seconds since 1970."""
+    """One registered version of a model. `created_at` is in seconds since 1970.
+
+    `bundle_dir` is where its bundle is on this machine, or would be once it is fetched; `bundle_uri` is its address in
+    an object store, if it has one.
+    """
 
     name: str
     version: str
@@ -49,6 +56,12 @@ class ModelVersion:
     aliases: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     created_at: float = 0.0
+    bundle_uri: str | None = None
+
+    @property
+    def uri(self) -> str:
+        """Where others find the bundle: `s3://...`, or the folder as `file://...`."""
+        return self.bundle_uri or self.bundle_dir.absolute().as_uri()
 
 
 class Registry:
@@ -57,14 +70,21 @@ class Registry:
     Args:
         tracking_uri: MLflow's tracking and registry address; `sqlite:///PATH` or `http(s)://...`.
         artifact_root: Folder of MLflow's own artifacts; only used when the database is made.
+        bundles: Folder for bundles that are fetched; without it none is.
         backoff: Pauses in seconds between attempts while MLflow does not answer; by default BACKOFF_SECONDS.
     """
 
     def __init__(
-        self, tracking_uri: str, artifact_root: Path | None = None, *, backoff: tuple[float, ...] | None = None
+        self,
+        tracking_uri: str,
+        artifact_root: Path | None = None,
+        *,
+        bundles: Path | None = None,
+        backoff: tuple[float, ...] | None = None,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.artifact_root = artifact_root
+        self.bundles = bundles
         self._backoff = BACKOFF_SECONDS if backoff is None else backoff
         self._client: Any = None
 
@@ -76,15 +96,17 @@ class Registry:
         alias: str | None = CHALLENGER,
         *,
         description: str | None = None,
+        uri: str | None = None,
     ) -> ModelVersion:
         """Makes a version of a bundle, or finds the one that the same bundle already has.
 
         Args:
-            bundle_dir: The bundle; it must stay where it is.
+            bundle_dir: The bundle; it must stay where it is, unless it has a `uri`.
             name: The registered model.
             tags: Lineage.
             alias: Set on the version afterwards; None sets none.
             description: Shown by MLflow's page.
+            uri: Where the same bundle is in an object store; it is then the version's source.
 
         Raises:
             BundleError: The bundle is not sound.
@@ -92,18 +114,19 @@ class Registry:
         """
         directory = bundle_dir.resolve()
         sha256 = bundle_digest(read_bundle(directory))
-        all_tags = {**(tags or {}), SHA256_TAG: sha256, BUNDLE_TAG: str(directory)}
+        place = {BUNDLE_TAG: str(directory)} if uri is None else {URI_TAG: uri}
+        all_tags = {**(tags or {}), SHA256_TAG: sha256, **place}
         with self.alone():
             self._ask(lambda client: _ensure_model(client, name), writes=True)
             known = [version for version in self.list(name) if version.sha256 == sha256]
             if known:
                 number = known[-1].version
-                if known[-1].bundle_dir != directory:
+                if any(known[-1].tags.get(key) != value for key, value in place.items()):
                     # The project was moved or copied: tags that hold places must follow.
                     for key, value in all_tags.items():
                         self._ask(partial(_set_tag, name, number, key, value))
             else:
-                source, run_id = self._source(name, directory, sha256)
+                source, run_id = (uri, None) if uri is not None else self._source(name, directory, sha256)
                 number = str(
                     self._ask(
                         lambda client: client.create_model_version(
@@ -163,15 +186,39 @@ class Registry:
             ModelVersion(
                 name=name,
                 version=str(entry.version),
-                bundle_dir=Path(entry.tags.get(BUNDLE_TAG) or entry.source),
+                bundle_dir=self._folder(name, entry.tags, entry.source),
                 sha256=entry.tags.get(SHA256_TAG, ""),
                 aliases=tuple(sorted(aliases.get(str(entry.version), ()))),
                 tags=dict(entry.tags),
                 created_at=entry.creation_timestamp / 1000,
+                bundle_uri=entry.tags.get(URI_TAG) or None,
             )
             for entry in found
         ]
         return sorted(versions, key=lambda version: int(version.version))
+
+    def with_bundle(self, version: ModelVersion) -> ModelVersion:
+        """Returns a version whose bundle is on this machine: one that is elsewhere only is fetched and checked first.
+
+        Raises:
+            BundleError: What was fetched is not the bundle that was registered.
+            ServiceError: The object store or MLflow does not answer.
+            EnvironmentProblemError: It cannot be written here.
+        """
+        if version.bundle_dir.is_dir() or self.bundles is None or not version.sha256:
+            return version
+        from slipway.models.bundle_store import fetch_bundle, fetch_from_mlflow
+
+        target = self._fetched(version.name, version.sha256)
+        if version.bundle_uri is not None:
+            fetch_bundle(version.bundle_uri, version.sha256, target)
+        elif self._database is None:
+            self._ask(lambda client: fetch_from_mlflow(client, version.name, version.version, version.sha256, target))
+        else:
+            return version
+        features = target / "features"
+        tags = {**version.tags, FEATURES_TAG: str(features) if features.is_dir() else ""}
+        return replace(version, bundle_dir=target, tags=tags)
 
     def names(self) -> Sequence[str]:
         """Returns the names of all registered models."""
@@ -194,6 +241,19 @@ class Registry:
         """Removes an alias; one that is not set is no error."""
         with self.alone():
             self._ask(lambda client: client.delete_registered_model_alias(name, alias))
+
+    def _fetched(self, name: str, sha256: str) -> Path:
+        assert self.bundles is not None
+        return self.bundles / name / sha256[:12]
+
+    def _folder(self, name: str, tags: Mapping[str, str], source: str) -> Path:
+        """Returns where a version's bundle is, or would be once it is fetched."""
+        folder = Path(tags.get(BUNDLE_TAG) or source)
+        sha256 = tags.get(SHA256_TAG, "")
+        if folder.is_dir() or self.bundles is None or not sha256:
+            return folder
+        fetched = self._fetched(name, sha256)
+        return fetched if fetched.is_dir() or URI_TAG in tags else folder
 
     def _source(self, name: str, directory: Path, sha256: str) -> tuple[str, str | None]:
         """Returns (source, run id) of a new version: the folder itself, or what was uploaded to a server."""
@@ -273,7 +333,7 @@ def registry_for(project_dir: Path, tracking_uri: str | None = None) -> Registry
     """Returns the registry of a project: its own SQLite, or the MLflow server that its file names."""
     state = project_dir.resolve() / STATE_FOLDER
     uri = os.path.expandvars(tracking_uri) if tracking_uri else f"{_SQLITE}{state / 'mlflow.db'}"
-    return Registry(uri, state / "mlartifacts")
+    return Registry(uri, state / "mlartifacts", bundles=state / "bundles")
 
 
 @contextlib.contextmanager

@@ -107,6 +107,10 @@ def current_champion(project: Project) -> KnownVersion | None:
     if versions is None:
         from slipway.models.registry import CHAMPION, registry_for
 
-        found = registry_for(project.directory, project.tracking.uri).find(project.name, CHAMPION)
-        return KnownVersion(found.version, found.bundle_dir, found.sha256, found.aliases) if found else None
+        registry = registry_for(project.directory, project.tracking.uri)
+        found = registry.find(project.name, CHAMPION)
+        if found is None:
+            return None
+        found = registry.with_bundle(found)
+        return KnownVersion(found.version, found.bundle_dir, found.sha256, found.aliases)
     return next((version for version in versions if "champion" in version.aliases), None)

@@ -111,6 +111,8 @@ def training_settings(
 
     configs["register"] = {"name": project.name, "sources": sources}
     places["register"] = {"project_directory": base, "tracking_uri": project.tracking.uri}
+    if not here and project.kubernetes.bundle_root is not None:
+        places["register"]["bundles"] = project.kubernetes.bundle_root
 
     environment = environment_fingerprint() if here else ""
     return {

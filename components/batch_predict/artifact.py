@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slipway.components.batch_predict.step import BatchPredictRequest
 from slipway.components.batch_predict.step import run as predict
@@ -19,18 +19,29 @@ FEATURES = "features"
 
 
 class BatchPredictionsRequest(BaseModel):
-    """What to answer: tables `input` and, if there, `candidates` of the artifact `tables`, by the model `bundle`."""
+    """What to answer: tables `input` and, if there, `candidates` of the artifact `tables`, by the model `bundle`.
+
+    Where the bundle is in an object store only, `bundle_uri` is its address and `bundle_sha256` its digest.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tables: Path
-    bundle: Path
+    bundle: Path | None = None
+    bundle_uri: str | None = None
+    bundle_sha256: str = ""
     output: Path
     k: int = Field(default=10, ge=1, le=10_000)
     exclude_seen: bool = True
     user_columns: tuple[str, ...] = ("user",)
     item_columns: tuple[str, ...] = ("item",)
     project_directory: Path = Path()
+
+    @model_validator(mode="after")
+    def _one_bundle(self) -> BatchPredictionsRequest:
+        if (self.bundle is None) == (self.bundle_uri is None):
+            raise ValueError("name the bundle's folder or its address")
+        return self
 
 
 class BatchPredictionsResult(BaseModel):
@@ -48,13 +59,14 @@ class BatchPredictionsResult(BaseModel):
 def run(request: BatchPredictionsRequest, progress: Progress) -> BatchPredictionsResult:
     """Predicts. Raises what `slipway.components.batch_predict.step.run` raises."""
     tables = read_manifest(request.tables, kind="tables", verify=True)
-    features = request.bundle / FEATURES
+    bundle = _bundle(request)
+    features = bundle / FEATURES
     with write_artifact(
         request.output, kind="predictions", slipway_version=importlib.metadata.version("slipway")
     ) as draft:
         made = predict(
             BatchPredictRequest(
-                bundle=request.bundle,
+                bundle=bundle,
                 input=INPUT,
                 candidates=CANDIDATES if (request.tables / CANDIDATES).is_dir() else None,
                 output=draft.path / PREDICTIONS,
@@ -81,3 +93,14 @@ def run(request: BatchPredictionsRequest, progress: Progress) -> BatchPrediction
         fallbacks=made.fallbacks,
         metrics=made.metrics,
     )
+
+
+def _bundle(request: BatchPredictionsRequest) -> Path:
+    if request.bundle is not None:
+        return request.bundle
+    from slipway.models.bundle_store import fetch_bundle
+
+    assert request.bundle_uri is not None
+    # Beside the output, which is on a disk with space for artifacts.
+    target = request.output.with_name("bundle") / request.bundle_sha256[:12]
+    return fetch_bundle(request.bundle_uri, request.bundle_sha256, target)

@@ -24,7 +24,7 @@ def batch_predict(
     """Predicts for a table of users, or scores pairs."""
     import json
 
-    from slipway.components.wrapper import run_component
+    from slipway.components.wrapper import bundle_fields, run_component
 
     def load():  # type: ignore[no-untyped-def]
         from slipway.components.batch_predict.artifact import BatchPredictionsRequest, run
@@ -35,7 +35,7 @@ def batch_predict(
         "batch_predict",
         load,
         config=config,
-        place=json.dumps(json.loads(place) | {"bundle": bundle}),
+        place=json.dumps(json.loads(place) | bundle_fields("bundle", bundle, bundle_sha256)),
         inputs={"tables": tables.path},
         outputs={"output": predictions},
         # The folder of a version says nothing about its content.

@@ -32,7 +32,7 @@ def evaluate(
     from pathlib import Path
 
     from slipway.components.evaluate.dashboard import publish
-    from slipway.components.wrapper import run_component
+    from slipway.components.wrapper import bundle_fields, run_component
 
     def load():  # type: ignore[no-untyped-def]
         from slipway.components.evaluate.step import EvaluateRequest, run
@@ -44,7 +44,7 @@ def evaluate(
         load,
         config=config,
         # On a cluster, which version serves is known only when the run has begun.
-        place=json.dumps(json.loads(place) | {"champion": champion}) if champion else place,
+        place=json.dumps(json.loads(place) | bundle_fields("champion", champion, champion_sha256)),
         inputs={"dataset": dataset.path, "features": features.path, "model": model.path},
         outputs={"output": evaluation},
         data=data_fingerprint + champion_sha256,

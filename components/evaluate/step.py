@@ -38,7 +38,8 @@ class EvaluateRequest(BaseModel):
     """What to evaluate and where the evaluation goes.
 
     `features` and `model` are artifacts; `dataset`, if given, has tables of users and items to slice by. `champion` is
-    the bundle that serves now. `split` says how `features` was split. Sources and own modules are relative to
+    the bundle that serves now; where it is in an object store only, `champion_uri` is its address and `champion_sha256`
+    its digest. `split` says how `features` was split. Sources and own modules are relative to
     `project_directory`.
     """
 
@@ -49,6 +50,8 @@ class EvaluateRequest(BaseModel):
     output: Path
     dataset: Path | None = None
     champion: Path | None = None
+    champion_uri: str | None = None
+    champion_sha256: str = ""
     evaluation: EvaluationSpec = EvaluationSpec()
     gates: tuple[GateSpec, ...] = ()
     split: SplitSpec = SplitSpec()
@@ -76,6 +79,7 @@ def run(request: EvaluateRequest, progress: Progress) -> EvaluateResult:
         BundleError: The model is corrupt.
         DataError: Nobody can be evaluated, or candidates do not fit.
         UsageError: A slice names no column.
+        ServiceError: The object store with the champion does not answer.
     """
     spec = request.evaluation
     progress.stage("reading", total=None)
@@ -85,6 +89,7 @@ def run(request: EvaluateRequest, progress: Progress) -> EvaluateResult:
     folders = [request.features, *([request.dataset] if request.dataset else [])]
     tables = [folder / f"{name}.parquet" for folder in folders for name in ("items", "users")]
     slices = make_slices(task, spec.slices, tables, maximum_values=spec.maximum_slice_values)
+    request = _with_champion(request)
     champion, warnings = _champion(request)
 
     contestants: dict[str, Recommender] = {"model": model, "popularity": task.baseline}
@@ -142,6 +147,18 @@ def run(request: EvaluateRequest, progress: Progress) -> EvaluateResult:
         failed_gates=tuple(gate.why for gate in gates if not gate.passed),
         warnings=tuple(warnings),
         metrics=values_found | {"users": float(len(task.users))},
+    )
+
+
+def _with_champion(request: EvaluateRequest) -> EvaluateRequest:
+    if request.champion_uri is None:
+        return request
+    from slipway.models.bundle_store import fetch_bundle
+
+    # Beside the output, which is on a disk with space for artifacts.
+    target = request.output.with_name("champion-bundle") / request.champion_sha256[:12]
+    return request.model_copy(
+        update={"champion": fetch_bundle(request.champion_uri, request.champion_sha256, target), "champion_uri": None}
     )
 
 

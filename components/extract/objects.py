@@ -1,24 +1,18 @@
-"""Files behind a source: on a mounted volume, or objects of an S3 store; listed with size and time, and copied.
-
-Credentials and address come as the AWS tools take them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
-AWS_ENDPOINT_URL; without keys the pod's own identity is used.
-"""
+"""Files behind a source: on a mounted volume, or objects of an S3 store; listed with size and time, and copied."""
 
 from __future__ import annotations
 
 import fnmatch
-import os
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 
 from slipway.contracts.errors import DataError, ServiceError
 from slipway.datasets.sources import CSV_SUFFIXES, PARQUET_SUFFIXES, open_source
+from slipway.models.object_store import S3, object_store
 
-S3 = "s3://"
 SUFFIXES = (*PARQUET_SUFFIXES, *CSV_SUFFIXES)
 
 
@@ -105,14 +99,3 @@ def copy_file(source: str, file: SourceFile, target: Path, store: pafs.FileSyste
             where=file.path,
             remedy="It may have been replaced meanwhile: run the pipeline again.",
         ) from error
-
-
-def object_store() -> pafs.FileSystem:
-    """Returns the S3 store that the environment describes."""
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    if not endpoint.netloc:
-        return pafs.S3FileSystem(region=region)
-    return pafs.S3FileSystem(
-        region=region, endpoint_override=endpoint.netloc, scheme=endpoint.scheme, allow_bucket_creation=False
-    )

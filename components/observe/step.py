@@ -43,7 +43,10 @@ class ObserveRequest(BaseModel):
 
 
 class ObserveResult(BaseModel):
-    """What was found. Times are ISO 8601 in UTC, or empty without a window; `version` is empty if there is none."""
+    """What was found. Times are ISO 8601 in UTC, or empty without a window; `version` is empty if there is none.
+
+    `bundle` is the folder of the version's bundle, or its address in an object store.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -88,7 +91,7 @@ def run(request: ObserveRequest, progress: Progress) -> ObserveResult:
         window_start=window[0],
         window_end=window[1],
         version=version.version if version else "",
-        bundle=str(version.bundle_dir) if version else "",
+        bundle=version.place if version else "",
         bundle_sha256=version.sha256 if version else "",
         metrics={
             "files": float(sum(len(files) for files in stamps.values())),
@@ -129,5 +132,7 @@ def _version(request: ObserveRequest) -> KnownVersion | None:
 
         registry = registry_for(request.project_directory, request.tracking_uri)
         found = registry.find(request.name, request.alias)
-        return KnownVersion(found.version, found.bundle_dir, found.sha256, found.aliases) if found else None
+        if found is None:
+            return None
+        return KnownVersion(found.version, found.bundle_dir, found.sha256, found.aliases, found.bundle_uri)
     return next((version for version in versions if request.alias in version.aliases), None)

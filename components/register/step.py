@@ -1,8 +1,9 @@
 """Makes a registered version of a model that passed its gates.
 
-The bundle with metrics and lineage goes to <project>/.slipway/bundles/<name>/<sha12>; beside it lie the card, the
-evaluation, and the latest feature values that the model reads. MLflow gets a version whose source is that folder, with
-lineage as tags and the alias `challenger`. Running it again with the same model finds the same version.
+The bundle with metrics and lineage goes to <project>/.slipway/bundles/<name>/<sha12>, or on a cluster to
+<bundles>/<name>/<sha12> of an object store; beside it lie the card, the evaluation, and the latest feature values that
+the model reads. MLflow gets a version whose source is that place, with lineage as tags and the alias `challenger`.
+Running it again with the same model finds the same version.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from slipway.components.progress import Progress
 from slipway.components.register.bundles import (
     BUNDLES,
     CARD,
+    FEATURES,
     keep_evaluation,
     keep_features,
     make_bundle,
@@ -29,6 +31,7 @@ from slipway.contracts.artifacts import Manifest, read_manifest, write_artifact
 from slipway.contracts.bundle import bundle_digest, read_bundle
 from slipway.contracts.errors import ArtifactError, GateError
 from slipway.contracts.files import write_atomically, write_json
+from slipway.models.bundle_store import upload_bundle_to_store
 from slipway.models.registry import CHALLENGER, registry_for
 
 
@@ -37,6 +40,7 @@ class RegisterRequest(BaseModel):
 
     `model`, `evaluation`, `features` and `dataset` are artifacts of one run; `run_id` is the run's. `sources` are the
     sources of the data, whose licences the card quotes. `tracking_uri` is MLflow's; None is the project's own SQLite.
+    `bundles` is where bundles go in an object store, `s3://bucket/prefix`; None is the project's folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,13 +53,14 @@ class RegisterRequest(BaseModel):
     dataset: Path | None = None
     project_directory: Path = Path()
     tracking_uri: str | None = None
+    bundles: str | None = None
     run_id: str | None = None
     sources: tuple[str, ...] = ()
     alias: str | None = Field(default=CHALLENGER)
 
 
 class RegisterResult(BaseModel):
-    """The version. `new` is False when this very bundle was registered before."""
+    """The version. `new` is False when this very bundle was registered before; `bundle_uri` is where others find it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,6 +70,7 @@ class RegisterResult(BaseModel):
     version: str
     alias: str | None
     bundle: Path
+    bundle_uri: str = ""
     bundle_sha256: str
     new: bool
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -77,7 +83,7 @@ def run(request: RegisterRequest, progress: Progress) -> RegisterResult:
         GateError: A gate was not met; every failed one is named with value and bound.
         ArtifactError: The evaluation is of another model, or an artifact is not whole.
         BundleError: The model is not a sound bundle.
-        ServiceError: MLflow does not answer; the bundle is kept, a second run goes on from there.
+        ServiceError: MLflow or the object store does not answer; a second run goes on from there.
     """
     gates = _read(request.evaluation, "gates.json")
     _refuse_failed(gates, request)
@@ -103,7 +109,9 @@ def run(request: RegisterRequest, progress: Progress) -> RegisterResult:
     }
     bundle, manifest = make_bundle(
         request.model,
-        request.project_directory.resolve() / BUNDLES,
+        # What goes to a store is laid out beside the output first, which is on a disk with space for artifacts.
+        (request.project_directory if request.bundles is None else request.output.with_name("stored")).resolve()
+        / BUNDLES,
         name=request.name,
         metrics=metrics_for_bundle(evaluation),
         lineage=lineage,
@@ -128,27 +136,33 @@ def run(request: RegisterRequest, progress: Progress) -> RegisterResult:
     )
     write_atomically(bundle / CARD, card)
 
+    uri = None
+    if request.bundles is not None:
+        progress.stage("storing the bundle", total=None)
+        uri = f"{request.bundles.rstrip('/')}/{request.name}/{sha256[:12]}"
+        upload_bundle_to_store(bundle, uri)
     progress.stage("registering in MLflow", total=None)
     registry = registry_for(request.project_directory, request.tracking_uri)
     known = {version.sha256 for version in registry.list(request.name)}
     tags = {f"slipway.{key}": str(value) for key, value in whole_lineage.items() if value is not None}
     # Serving fills the online store from this folder.
-    tags["slipway.features"] = str(kept_features) if kept_features is not None else ""
+    kept = str(kept_features) if kept_features is not None else ""
+    tags["slipway.features"] = f"{uri}/{FEATURES}" if kept and uri is not None else kept
     tags["slipway.features_fingerprint"] = features.fingerprint
     tags["slipway.family"] = manifest.family
-    version = registry.register(bundle, request.name, tags, request.alias, description=_summary(evaluation))
+    version = registry.register(bundle, request.name, tags, request.alias, description=_summary(evaluation), uri=uri)
     content = {
         "name": version.name,
         "version": version.version,
         "alias": request.alias,
-        "bundle_uri": version.bundle_dir.as_uri(),
+        "bundle_uri": version.uri,
         "bundle_sha256": sha256,
     }
     with write_artifact(request.output, kind="registration", slipway_version=slipway_version) as draft:
         draft.parents = [evaluation_manifest.as_parent("evaluation")]
         write_json(draft.path / "registration.json", content)
         write_atomically(draft.path / CARD, card)
-    progress.note(f"{version.name} version {version.version} is registered from {bundle}")
+    progress.note(f"{version.name} version {version.version} is registered from {uri or bundle}")
     return RegisterResult(
         output=request.output,
         fingerprint=read_manifest(request.output).fingerprint,
@@ -156,6 +170,7 @@ def run(request: RegisterRequest, progress: Progress) -> RegisterResult:
         version=version.version,
         alias=request.alias,
         bundle=bundle,
+        bundle_uri=version.uri,
         bundle_sha256=sha256,
         new=sha256 not in known,
     )

@@ -219,12 +219,15 @@ class KubernetesSpec(_Spec):
     """How the pipeline runs on a cluster.
 
     `api` is the address of Kubeflow Pipelines' API in the cluster, `pipeline_root` the place of the artifacts.
+    `bundles` is where registered bundles go; by default under an S3 `pipeline_root` where `s3` says how to reach it,
+    else on the project's volume.
     `scheduler_time_zone` is the zone in which the recurring runs of Kubeflow Pipelines count.
     """
 
     namespace: ObjectName = "kubeflow"
     api: str = Field(default="http://ml-pipeline.kubeflow:8888", pattern=r"^https?://\S+$")
     pipeline_root: str | None = Field(default=None, pattern=r"^(s3|minio|gs)://\S+$")
+    bundles: str | None = Field(default=None, pattern=r"^s3://[^\s/]+/\S+$", examples=["s3://models/slipway"])
     service_account: ObjectName | None = None
     scheduler_time_zone: str = "UTC"
     images: ImagesSpec = ImagesSpec()
@@ -246,6 +249,14 @@ class KubernetesSpec(_Spec):
                 raise ValueError(f"volumes[{index}]: {volume.mount} is mounted already")
             seen[volume.mount] = index
         return self
+
+    @property
+    def bundle_root(self) -> str | None:
+        """Where registered bundles go in the object store; None if they go to the project's volume."""
+        if self.bundles is not None:
+            return self.bundles.rstrip("/")
+        root = self.pipeline_root
+        return f"{root.rstrip('/')}/bundles" if root is not None and root.startswith("s3://") and self.s3 else None
 
     def placement(self, step: ClusterStep) -> PlacementSpec:
         """Returns what a step asks for: its own fields over the default's; selectors and tolerations are added up."""

@@ -27,7 +27,9 @@ from slipway.pipelines.kubernetes.images import image_references
 STEPS_WITH_REGISTRY: frozenset[ClusterStep] = frozenset(
     {"observe", "train", "evaluate", "register", "batch_predict", "release", "tune"}
 )
+# Steps that read or write the object store themselves; artifacts are Kubeflow Pipelines' own business.
 STEPS_WITH_STORE: frozenset[ClusterStep] = frozenset({"observe", "extract"})
+STEPS_WITH_STORED_BUNDLES: frozenset[ClusterStep] = frozenset({"evaluate", "register", "batch_predict", "release"})
 # Numeric, so that `runAsNonRoot` can be checked; the images are built for this user.
 USER = 65532
 
@@ -57,7 +59,8 @@ def pod_settings(project: Project, step: ClusterStep) -> PodSettings:
     spec = project.kubernetes
     secrets = [secret for secret in spec.secrets if secret.steps is None or step in secret.steps]
     environment: dict[str, str] = {}
-    if spec.s3 is not None and step in STEPS_WITH_STORE:
+    bundles_stored = spec.bundle_root is not None and step in STEPS_WITH_STORED_BUNDLES
+    if spec.s3 is not None and (step in STEPS_WITH_STORE or bundles_stored):
         secrets += _store_secrets(spec.s3)
         environment = _store_environment(spec.s3)
     if step == "notify" and spec.notification is not None:
@@ -67,7 +70,8 @@ def pod_settings(project: Project, step: ClusterStep) -> PodSettings:
         if mail is not None:
             secrets.append(SecretSpec(secret=mail.server.secret, env={SMTP_VARIABLE: mail.server.key}))
     volumes = [volume for volume in spec.volumes if volume.steps is None or step in volume.steps]
-    if step in STEPS_WITH_REGISTRY or (reads_project_folder(project) and step not in ("notify", "submit")):
+    shared = step in STEPS_WITH_REGISTRY and not keeps_registry_elsewhere(project)
+    if shared or (reads_project_folder(project) and step not in ("notify", "submit")):
         volumes.insert(0, project_volume(project))
     return PodSettings(
         image=image_references(project)[step],
@@ -78,6 +82,19 @@ def pod_settings(project: Project, step: ClusterStep) -> PodSettings:
         secrets=tuple(secrets),
         volumes=tuple(volumes),
         service_account=spec.service_account,
+    )
+
+
+def with_store(settings: PodSettings, project: Project) -> PodSettings:
+    """Returns the settings with address and keys of the project's object store, if it has one."""
+    s3 = project.kubernetes.s3
+    if s3 is None:
+        return settings
+    return settings.model_copy(
+        update={
+            "environment": dict(sorted({**settings.environment, **_store_environment(s3)}.items())),
+            "secrets": (*settings.secrets, *_store_secrets(s3)),
+        }
     )
 
 
@@ -94,6 +111,12 @@ def project_volume(project: Project) -> VolumeSpec:
     """Returns the volume that the steps share; its claim is `<project>-project` unless the file names one."""
     spec = project.kubernetes.project
     return VolumeSpec(claim=spec.claim or f"{project.name}-project", mount=spec.mount, sub_path=spec.sub_path)
+
+
+def keeps_registry_elsewhere(project: Project) -> bool:
+    """Returns whether versions are on an MLflow server and bundles in the object store: no folder is shared then."""
+    uri = project.tracking.uri or ""
+    return project.kubernetes.bundle_root is not None and not uri.startswith("sqlite:") and uri != ""
 
 
 def reads_project_folder(project: Project) -> bool:

@@ -70,9 +70,12 @@ def prepare(project: Project, versions: Sequence[str], *, retry: bool = False) -
     if not observed.is_fresh():
         raise ServiceError("the serving plane is down", where=str(project.directory), remedy="Start it: slipway up")
     registry = registry_for(project.directory, project.tracking.uri)
-    candidates = [find_version(registry, project.name, version) for version in versions or (None,)]
+    candidates = [
+        registry.with_bundle(find_version(registry, project.name, version)) for version in versions or (None,)
+    ]
     store = RolloutStore(PlaneLayout(project.directory).rollouts)
     champion = registry.find(project.name, CHAMPION)
+    champion = None if champion is None else registry.with_bundle(champion)
     arms = {}
     for candidate in candidates:
         read_bundle(candidate.bundle_dir)
@@ -238,7 +241,7 @@ def _refuse_several(project: Project, candidates: Sequence[ModelVersion], champi
 
 def _known_good(project: Project, registry: Registry) -> ArmTarget | None:
     version = project.rollout.known_good
-    return None if version is None else _target(registry.get(project.name, version))
+    return None if version is None else _target(registry.with_bundle(registry.get(project.name, version)))
 
 
 def _target(version: ModelVersion) -> ArmTarget:

@@ -10,14 +10,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slipway.contracts.bundle import Counts, read_bundle, write_bundle
+from slipway.contracts.bundle import Counts, bundle_digest, read_bundle, write_bundle
+from slipway.contracts.errors import BundleError
 from slipway.models.bundle_upload import ARTIFACT
-from slipway.models.registry import Registry, quiet_mlflow
+from slipway.models.registry import FEATURES_TAG, Registry, quiet_mlflow
 from slipway.models.tensors import write_tensors
 
 pytestmark = pytest.mark.integration
@@ -59,6 +61,11 @@ def digests(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
+def digests_below(folder: Path) -> dict[str, str]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
 def test_a_server_keeps_a_copy_of_each_bundle_and_knows_it_again(server: str, tmp_path: Path) -> None:
     registry = Registry(server)
     bundle = make_bundle(tmp_path / "a", 1)
@@ -94,3 +101,30 @@ def test_an_upload_that_was_cut_off_is_begun_anew(server: str, tmp_path: Path, m
             Registry(server).register(bundle, "songs")
     assert Registry(server).list("songs") == []
     assert Registry(server).register(bundle, "songs").version == "1"
+
+
+def test_a_machine_without_the_folder_fetches_the_servers_copy(server: str, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "here" / "d", 4)
+    (bundle / "features").mkdir()
+    (bundle / "features" / "manifest.json").write_text("{}")
+    Registry(server).register(bundle, "plays", {FEATURES_TAG: str(bundle / "features")})
+    before = digests_below(bundle)
+    bundle.rename(tmp_path / "away")
+    elsewhere = Registry(server, bundles=tmp_path / "there")
+    found = elsewhere.with_bundle(elsewhere.get("plays", "1"))
+    assert found.bundle_dir == tmp_path / "there" / "plays" / found.sha256[:12]
+    assert digests_below(found.bundle_dir) == before
+    assert found.tags[FEATURES_TAG] == str(found.bundle_dir / "features")
+    assert bundle_digest(read_bundle(found.bundle_dir)) == found.sha256
+    # The next look finds it there.
+    assert elsewhere.get("plays", "1").bundle_dir == found.bundle_dir
+
+
+def test_a_copy_that_is_not_what_was_registered_is_refused(server: str, tmp_path: Path) -> None:
+    first = Registry(server).register(make_bundle(tmp_path / "e", 5), "poems")
+    (tmp_path / "e").rename(tmp_path / "away")
+    elsewhere = Registry(server, bundles=tmp_path / "there")
+    wrong = replace(first, sha256="0" * 64)
+    with pytest.raises(BundleError, match="another bundle"):
+        elsewhere.with_bundle(wrong)
+    assert list((tmp_path / "there" / "poems").iterdir()) == []
