@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slipway.contracts.errors import BundleError
 from slipway.contracts.files import canonical_json, sha256_of
+from slipway.models.checkpoint_store import CheckpointPlace, from_store, to_files
 from slipway.models.interface import EpochCallback, TrainingData
-from slipway.models.tensors import read_metadata, read_tensors, write_tensors
 
-_FILE = "checkpoint.safetensors"
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -30,42 +28,70 @@ class TrainingState:
 
 
 class Checkpoint:
-    """The checkpoint of one training.
+    """The checkpoints of one training.
 
     Args:
-        folder: Where it lies; None keeps nothing.
+        place: Where they lie; None keeps nothing.
         key: What the training is (see `training_key`); a state with another key is ignored.
         on_epoch: Told of every epoch, those done before a resumption included.
     """
 
-    def __init__(self, folder: Path | None, key: str, on_epoch: EpochCallback) -> None:
-        self._file = None if folder is None else folder / _FILE
+    def __init__(self, place: Path | CheckpointPlace | None, key: str, on_epoch: EpochCallback) -> None:
+        given = CheckpointPlace(str(place)) if isinstance(place, Path) else place
+        self._place = given
+        self._store = None if given is None else given.of_training(key)
         self._key = key
         self._on_epoch = on_epoch
         self._curves: list[dict[str, float]] = []
 
     def resume(self) -> TrainingState | None:
-        """Returns the last state of this very training, or None; reports its epochs."""
-        if self._file is None or not self._file.is_file():
-            return None
-        metadata = read_metadata(self._file)
-        if metadata.get("key") != self._key:
-            return None
-        try:
-            arrays = {name: np.array(value) for name, value in read_tensors(self._file).items()}
-        except BundleError:
-            return None
-        self._curves = json.loads(metadata["curves"])
-        for epoch, values in enumerate(self._curves, start=1):
-            self._on_epoch(epoch, values)
-        return TrainingState(int(metadata["epoch"]), list(self._curves), arrays)
+        """Returns the newest sound state of this very training, or None; reports its epochs.
 
-    def save(self, epoch: int, values: dict[str, float], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keeps the state after an epoch, then reports the epoch."""
+        Raises:
+            ServiceError: The object store does not answer, or refuses: to begin anew would throw work away.
+            EnvironmentProblemError: The folder cannot be read.
+        """
+        for epoch in self._store.epochs() if self._store is not None else ():
+            assert self._store is not None
+            found = from_store(self._store, epoch)
+            if found is None:
+                continue
+            arrays, description = found
+            if description.get("format") != FORMAT or description.get("key") != self._key:
+                continue
+            self._curves = list(description["curves"])
+            for number, values in enumerate(self._curves, start=1):
+                self._on_epoch(number, values)
+            return TrainingState(epoch, list(self._curves), arrays)
+        return None
+
+    def save(
+        self,
+        epoch: int,
+        values: dict[str, float],
+        arrays: Mapping[str, NDArray[Any]] | Callable[[], Mapping[str, NDArray[Any]]],
+        *,
+        last: bool = False,
+    ) -> None:
+        """Keeps the state after an epoch, then reports the epoch.
+
+        Args:
+            epoch: Its number, from 1.
+            values: What is reported of it.
+            arrays: The state, or what returns it: called only if this epoch is one to keep.
+            last: Whether no epoch follows: then it is kept whatever `every` says.
+
+        Raises:
+            EnvironmentProblemError: The disk is full or the folder cannot be written.
+            ServiceError: The object store does not answer, or refuses.
+        """
         self._curves.append(values)
-        if self._file is not None:
-            metadata = {"key": self._key, "epoch": str(epoch), "curves": json.dumps(self._curves)}
-            write_tensors(self._file, arrays, metadata=metadata)
+        if self._store is not None and self._place is not None and (last or epoch % self._place.every == 0):
+            description = {"format": FORMAT, "key": self._key, "epoch": epoch, "curves": self._curves}
+            state = arrays() if callable(arrays) else arrays
+            self._store.write(epoch, to_files(state, description))
+            for old in self._store.epochs()[self._place.keep :]:
+                self._store.remove(old)
         self._on_epoch(epoch, values)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipway.contracts.features import ViewSchema
+from slipway.models.checkpoint_store import CheckpointPlace
 from slipway.models.ids import IdIndex
 from slipway.models.seen import SeenItems
 
@@ -26,6 +27,10 @@ def ignore_epoch(_epoch: int, _values: dict[str, float]) -> None:
     """Does nothing; the default epoch callback."""
 
 
+Measure = Callable[["Recommender"], dict[str, float]]
+"""Called after each epoch with the model as it then is; what it returns is reported with the epoch's own values."""
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Interactions as row numbers, with the features of users.
@@ -33,6 +38,7 @@ class TrainingData:
     `user_rows`, `item_rows`: int64 [n]. `weights`: float32 [n]. `timestamps`: int64 [n], microseconds since 1970 UTC.
     `user_features`: view -> float32 [n_users, m], the latest known values, by user row. `label_features`:
     view -> float32 [n, m], the values as of each interaction. `device`: auto, cpu or cuda, for families that can.
+    `measure`: how good a model is that is not yet done, for families that can tell; it never changes what is learnt.
     """
 
     users: IdIndex
@@ -45,6 +51,7 @@ class TrainingData:
     label_features: Features = field(default_factory=dict)
     views: tuple[ViewSchema, ...] = ()
     device: str = "auto"
+    measure: Measure | None = None
 
     def catalogue(self) -> Catalogue:
         """Returns ids, seen items and popularity, as every model carries them."""
@@ -71,11 +78,13 @@ class Recommender(ABC):
     """A trained model that scores every item for a user.
 
     Subclasses implement `fit`, `score`, `exact_scores`, `to_arrays` and `from_arrays`, and keep no other state than
-    what `to_arrays` returns. Everything but `fit` must run on numpy alone.
+    what `to_arrays` returns. Everything but `fit` must run on numpy alone. With `distributed`, several processes may fit
+    one model at once: torchrun starts them, and each calls `fit` with the same arguments.
     """
 
     family: ClassVar[str]
     default_epochs: ClassVar[int | None] = None
+    distributed: ClassVar[bool] = False
 
     def __init__(
         self, catalogue: Catalogue, views: tuple[ViewSchema, ...] = (), parameters: Mapping[str, Any] | None = None
@@ -97,7 +106,7 @@ class Recommender(ABC):
         *,
         seed: int = 0,
         on_epoch: EpochCallback = ignore_epoch,
-        checkpoint: Path | None = None,
+        checkpoint: Path | CheckpointPlace | None = None,
     ) -> Self:
         """Trains a model.
 
@@ -106,8 +115,9 @@ class Recommender(ABC):
             parameters: The family's parameters; what is left out takes its default.
             seed: Of every random draw; same data, parameters and seed give the same bytes on the same machine.
             on_epoch: Called after each epoch.
-            checkpoint: Folder for the state after each epoch. A later call with the same arguments goes on from
-                there and gives the bytes that an unbroken run gives; another's state is ignored.
+            checkpoint: Where the state after an epoch goes: a folder, or a place; `models.checkpoints.Checkpoint` takes
+                both. A later call with the same arguments goes on from there and gives the bytes that an unbroken run
+                gives; another's state is ignored.
 
         Raises:
             UsageError: A parameter is unknown or out of range.

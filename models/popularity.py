@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipway.contracts.features import ViewSchema
+from slipway.models.checkpoint_store import CheckpointPlace
 from slipway.models.interface import Catalogue, EpochCallback, Features, Recommender, TrainingData, ignore_epoch
 from slipway.models.parameters import Parameters
 
@@ -28,7 +29,7 @@ class Popularity(Recommender):
         *,
         seed: int = 0,
         on_epoch: EpochCallback = ignore_epoch,
-        checkpoint: Path | None = None,
+        checkpoint: Path | CheckpointPlace | None = None,
     ) -> Self:
         """Counts users by item; see `Recommender.fit`."""
         del seed, checkpoint

@@ -6,32 +6,38 @@ curves.json                                           {"epochs": [{"epoch": 1, "
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from slipway.components.progress import Progress
-from slipway.components.train.reading import read_training_data
+from slipway.components.train.fitting import CURVES, checkpoint_of, family_of, fit, read_curves
+from slipway.components.train.launch import Group, launch
 from slipway.components.train.tracking import TrackedRun, track
 from slipway.contracts.artifacts import read_manifest
-from slipway.contracts.bundle import bundle_digest
-from slipway.contracts.errors import EnvironmentProblemError
-from slipway.contracts.files import write_json
+from slipway.contracts.bundle import bundle_digest, read_bundle
+from slipway.contracts.errors import EnvironmentProblemError, SlipwayError, UsageError
 from slipway.contracts.project.schema import ModelSpec
-from slipway.models.families import load_family, save_model
+from slipway.contracts.project.training import MAXIMUM_PROCESSES, CheckpointSpec
+from slipway.models.interface import Measure
 
-CURVES = "curves.json"
+__all__ = ["CURVES", "TrainRequest", "TrainResult", "run"]
 
 
 class TrainRequest(BaseModel):
     """What to train and where it goes.
 
-    `name` is the model's and the MLflow experiment's. `checkpoint` is a folder for the state after each epoch: a killed
-    training that is run again goes on from there. `project_directory` is where a family of the project's own is found.
-    `tracking_uri` is MLflow's; None is the project's own SQLite. `run_id` names the pipeline run.
+    `name` is the model's and the MLflow experiment's. `processes` train together on this machine; in a pod of a
+    TrainJob the Trainer's variables say how many. `checkpoint` is a folder for the state of this training: killed and
+    run again, it goes on from there. A `location` in `checkpoints` stands instead, for many trainings.
+    `project_directory` is where a family of the project's own is found. `tracking_uri` is MLflow's; None is the
+    project's own SQLite. `run_id` names the pipeline run. With `tracked` false MLflow is told nothing: the trials of a
+    sweep are told by the sweep.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +49,10 @@ class TrainRequest(BaseModel):
     project_directory: Path = Path()
     tracking_uri: str | None = None
     run_id: str | None = None
+    tracked: bool = True
+    processes: int = Field(default=1, ge=1, le=MAXIMUM_PROCESSES)
     checkpoint: Path | None = None
+    checkpoints: CheckpointSpec = CheckpointSpec()
 
 
 class TrainResult(BaseModel):
@@ -60,8 +69,13 @@ class TrainResult(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
 
 
-def run(request: TrainRequest, progress: Progress) -> TrainResult:
+def run(request: TrainRequest, progress: Progress, measure: Measure | None = None) -> TrainResult:
     """Trains the model, writes the bundle in one rename, then tells MLflow.
+
+    Args:
+        request: What to train.
+        progress: Told how far it is, and the values of each epoch.
+        measure: How good the model is after an epoch, on data that it is not trained on; for families that can tell.
 
     Raises:
         UsageError: The family, a parameter or a view is unknown.
@@ -70,65 +84,40 @@ def run(request: TrainRequest, progress: Progress) -> TrainResult:
         EnvironmentProblemError: A package is missing or the disk is full.
     """
     spec = request.model
+    group = Group.of(request.processes)
     manifest = read_manifest(request.features, kind="features")
-    family = load_family(spec.family, request.project_directory)
-    progress.stage("reading", total=1)
-    data = read_training_data(request.features, spec.features, device=spec.device)
-    progress.advance()
-
-    curves: list[dict[str, float]] = []
-    # A family of the project's own need not have epochs: then the length of the stage is unknown.
-    epochs = spec.parameters.get("epochs", family.default_epochs)
-    progress.stage("training", total=epochs if isinstance(epochs, int) else None)
-
-    def on_epoch(epoch: int, values: dict[str, float]) -> None:
-        curves.append({"epoch": float(epoch), **values})
-        progress.update(epoch)
-        for name, value in values.items():
-            progress.metric(name, value)
-
-    model = family.fit(data, spec.parameters, seed=spec.seed, on_epoch=on_epoch, checkpoint=request.checkpoint)
-
-    progress.stage("writing the bundle", total=1)
-    partial = request.output.with_name(f".{request.output.name}.partial-{os.getpid()}")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        bundle = save_model(
-            model, partial, family=spec.family, name=request.name, lineage={"features": manifest.fingerprint}
-        )
-        write_json(partial / CURVES, {"epochs": curves})
-        if request.output.exists():
-            shutil.rmtree(request.output)
-        partial.rename(request.output)
-    except OSError as error:
-        raise EnvironmentProblemError(
-            f"could not write the model ({error.strerror or error})",
-            where=str(request.output),
-            remedy="Free space or change the rights of the folder; nothing half-written was left.",
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    progress.advance()
+    family_of(request, group.size)
+    with _written(request.output, publish=group.node == 0) as partial:
+        if group.size == 1:
+            fit(request, partial, progress, measure=measure)
+        elif measure is None:
+            launch(request, partial, group, progress)
+        else:
+            raise UsageError("an epoch is measured in one process only", where="training.processes")
+    if group.node > 0:
+        progress.note("the first pod writes the model")
+        return TrainResult(output=request.output, fingerprint="", family=spec.family, epochs=0, parameters={})
+    bundle, curves = read_bundle(request.output, verify=False), read_curves(request.output)
+    if request.checkpoints.location is not None:
+        _forget(request, manifest.fingerprint, group.size, progress)
 
     digest = bundle_digest(bundle)
-    progress.stage("writing curves to MLflow")
-    problem = track(
-        TrackedRun(
-            experiment=request.name,
-            name=request.run_id or digest[:12],
-            parameters={
-                "family": spec.family,
-                "seed": spec.seed,
-                "features": ",".join(spec.features),
-                **model.parameters,
-            },
-            curves=curves,
-            tags={"slipway.model": digest, "slipway.features": manifest.fingerprint},
-        ),
-        request.project_directory,
-        request.tracking_uri,
+    run = TrackedRun(
+        experiment=request.name,
+        name=request.run_id or digest[:12],
+        parameters={
+            "family": spec.family,
+            "seed": spec.seed,
+            "features": ",".join(spec.features),
+            **bundle.parameters,
+        },
+        curves=curves,
+        tags={"slipway.model": digest, "slipway.features": manifest.fingerprint},
     )
+    problem = None
+    if request.tracked:
+        progress.stage("writing curves to MLflow")
+        problem = track(run, request.project_directory, request.tracking_uri)
     warnings = () if problem is None else (f"MLflow has no record of this training ({problem}); curves.json has it",)
     for warning in warnings:
         progress.note(f"warning: {warning}")
@@ -138,7 +127,49 @@ def run(request: TrainRequest, progress: Progress) -> TrainResult:
         fingerprint=digest,
         family=spec.family,
         epochs=len(curves),
-        parameters=model.parameters,
+        parameters=bundle.parameters,
         warnings=warnings,
         metrics={**{key: float(value) for key, value in bundle.counts.model_dump().items()}, **last},
     )
+
+
+@contextlib.contextmanager
+def _written(output: Path, *, publish: bool) -> Iterator[Path]:
+    """Gives a folder that becomes `output` in one rename, if it is to be published; a failed block leaves nothing."""
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    try:
+        if publish:
+            with _writing(output):
+                # Only one process writes an output: what another left half-written is a dead one's.
+                for leftover in output.parent.glob(f".{output.name}.partial-*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                partial.mkdir(parents=True)
+        yield partial
+        if publish:
+            with _writing(output):
+                if output.exists():
+                    shutil.rmtree(output)
+                partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentProblemError(
+            f"could not write the model ({error.strerror or error})",
+            where=str(output),
+            remedy="Free space or change the rights of the folder; nothing half-written was left.",
+        ) from error
+
+
+def _forget(request: TrainRequest, features: str, processes: int, progress: Progress) -> None:
+    place = checkpoint_of(request, features, processes)
+    try:
+        if place is not None:
+            place.clear()
+    except SlipwayError as error:
+        progress.note(f"warning: the checkpoints of this training are left behind ({error.what})")

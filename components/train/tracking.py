@@ -56,7 +56,8 @@ def _write(run: TrackedRun, uri: str, artifact_root: Path | None) -> None:
     tracked = client.create_run(identifier, run_name=run.name, tags=dict(run.tags))
     now = int(time.time() * 1000)
     metrics = [
-        Metric(name, value, now, int(point["epoch"]))
+        # Names in MLflow hold no @.
+        Metric(name.replace("@", "_at_"), value, now, int(point["epoch"]))
         for point in run.curves
         for name, value in point.items()
         if name != "epoch"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slipway.contracts.features import ViewSchema
 from slipway.models.arithmetic import fixed_matmul, row_dots
+from slipway.models.checkpoint_store import CheckpointPlace
 from slipway.models.interface import Catalogue, EpochCallback, Features, Recommender, TrainingData, ignore_epoch
 from slipway.models.matrix_factorization.parameters import MatrixFactorizationParameters
 from slipway.models.standardisation import Standardisation
+
+if TYPE_CHECKING:
+    from slipway.models.matrix_factorization.training import Factors
 
 
 class MatrixFactorization(Recommender):
@@ -59,23 +63,46 @@ class MatrixFactorization(Recommender):
         *,
         seed: int = 0,
         on_epoch: EpochCallback = ignore_epoch,
-        checkpoint: Path | None = None,
+        checkpoint: Path | CheckpointPlace | None = None,
     ) -> Self:
         """Trains by alternating least squares on all cores; see `Recommender.fit`."""
         from slipway.models.matrix_factorization.training import train
 
         checked = MatrixFactorizationParameters.parse(parameters, family=cls.family)
         standardisation = Standardisation.fit(data.views, data.user_features)
+        catalogue, measure = data.catalogue(), data.measure
+
+        def measured(factors: Factors) -> dict[str, float]:
+            assert measure is not None
+            return measure(cls._of(catalogue, factors, standardisation, checked))
+
         factors = train(
-            data, checked, standardisation, family=cls.family, seed=seed, on_epoch=on_epoch, checkpoint=checkpoint
+            data,
+            checked,
+            standardisation,
+            family=cls.family,
+            seed=seed,
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+            measure=None if measure is None else measured,
         )
+        return cls._of(catalogue, factors, standardisation, checked)
+
+    @classmethod
+    def _of(
+        cls,
+        catalogue: Catalogue,
+        factors: Factors,
+        standardisation: Standardisation,
+        parameters: MatrixFactorizationParameters,
+    ) -> Self:
         return cls(
-            data.catalogue(),
+            catalogue,
             user_offsets=factors.user_offsets,
             item_factors=factors.item_factors,
             feature_weights=factors.feature_weights,
             standardisation=standardisation,
-            parameters=checked.model_dump(),
+            parameters=parameters.model_dump(),
         )
 
     def user_factors(self, user_rows: NDArray[np.int64], features: Features) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipway.contracts.errors import DataError
+from slipway.models.checkpoint_store import CheckpointPlace
 from slipway.models.checkpoints import Checkpoint, training_key
 from slipway.models.interface import EpochCallback, TrainingData
 from slipway.models.matrix_factorization.parameters import MatrixFactorizationParameters
@@ -35,7 +37,8 @@ def train(
     family: str,
     seed: int,
     on_epoch: EpochCallback,
-    checkpoint: Path | None,
+    checkpoint: Path | CheckpointPlace | None,
+    measure: Callable[[Factors], dict[str, float]] | None = None,
 ) -> Factors:
     """Factorises the interactions.
 
@@ -43,6 +46,16 @@ def train(
     linear function of the user's standardised features, re-fitted each epoch by ridge regression. The mean of all
     users is no part of the prior, as it would pull everybody towards what is popular; it stands for users without
     history.
+
+    Args:
+        data: The interactions.
+        parameters: Of the factorisation.
+        standardisation: Of the users' features.
+        family: Name of the family, part of a checkpoint's key.
+        seed: Of the initial factors.
+        on_epoch: Called after each epoch.
+        checkpoint: Folder for the state after each epoch.
+        measure: Tells how good the factors after an epoch are.
 
     Raises:
         DataError: There are no interactions, or the factors became infinite.
@@ -70,10 +83,14 @@ def train(
 
     w0 = parameters.unobserved_weight
     loss = _Loss(users, items, confidence, w0, seed)
+
+    def known(weights: Float) -> Float | None:
+        return None if design is None else design[:, 1:] @ weights[1:]
+
     with single_threaded_blas() as pool:
+        prior = known(weights)
+        user_factors = user_step.solve(item_factors, w0, prior, pool)
         for epoch in range(resumed.epoch if resumed else 0, parameters.epochs):
-            prior = None if design is None else design[:, 1:] @ weights[1:]
-            user_factors = user_step.solve(item_factors, w0, prior, pool)
             if design is not None:
                 weights = _regress(design, user_factors, by_user.lengths > 0, parameters.feature_regularization)
             item_factors = item_step.solve(user_factors, w0, None, pool)
@@ -82,11 +99,18 @@ def train(
                     f"training diverged in epoch {epoch + 1}", remedy="Raise regularization or check the weights."
                 )
             values = {"loss": loss(user_factors, item_factors)}
-            state.save(epoch + 1, values, {"items": item_factors, "weights": weights})
-        prior = None if design is None else design[:, 1:] @ weights[1:]
-        user_factors = user_step.solve(item_factors, w0, prior, pool)
-    offsets = user_factors if prior is None else user_factors - prior
-    return Factors(offsets, item_factors, weights)
+            # The users' half-step of the next epoch: after the last one it makes the model.
+            prior = known(weights)
+            user_factors = user_step.solve(item_factors, w0, prior, pool)
+            if measure is not None:
+                values |= measure(_factors(user_factors, item_factors, weights, prior))
+            arrays = {"items": item_factors, "weights": weights}
+            state.save(epoch + 1, values, arrays, last=epoch + 1 == parameters.epochs)
+    return _factors(user_factors, item_factors, weights, prior)
+
+
+def _factors(users: Float, items: Float, weights: Float, prior: Float | None) -> Factors:
+    return Factors(users if prior is None else users - prior, items, weights)
 
 
 def _distinct_pairs(data: TrainingData, alpha: float) -> tuple[NDArray[np.int64], NDArray[np.int64], Float]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from slipway.contracts.errors import require_extra
 from slipway.contracts.features import ViewSchema
 from slipway.models.arithmetic import fixed_matmul, row_dots
+from slipway.models.checkpoint_store import CheckpointPlace
 from slipway.models.interface import Catalogue, EpochCallback, Features, Recommender, TrainingData, ignore_epoch
 from slipway.models.neural.parameters import NeuralParameters
 from slipway.models.standardisation import Standardisation
@@ -25,6 +26,7 @@ class NeuralCollaborativeFiltering(Recommender):
 
     family: ClassVar[str] = "neural_collaborative_filtering"
     default_epochs: ClassVar[int | None] = NeuralParameters().epochs
+    distributed: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -59,9 +61,13 @@ class NeuralCollaborativeFiltering(Recommender):
         *,
         seed: int = 0,
         on_epoch: EpochCallback = ignore_epoch,
-        checkpoint: Path | None = None,
+        checkpoint: Path | CheckpointPlace | None = None,
     ) -> Self:
-        """Trains in PyTorch, on the GPU where `data.device` allows one; see `Recommender.fit`."""
+        """Trains in PyTorch, on the GPU where `data.device` allows one; see `Recommender.fit`.
+
+        Started by torchrun, it trains together with the other processes, which must be given the same: each returns
+        the model, the first one keeps checkpoints and calls `on_epoch`.
+        """
         checked = NeuralParameters.parse(parameters, family=cls.family)
         standardisation = Standardisation.fit(data.views, data.user_features)
         try:
@@ -70,11 +76,23 @@ class NeuralCollaborativeFiltering(Recommender):
             if error.name != "torch":
                 raise
             raise require_extra("torch", "neural") from error
-        arrays = train(
-            data, checked, standardisation, family=cls.family, seed=seed, on_epoch=on_epoch, checkpoint=checkpoint
-        )
-        return cls(
-            data.catalogue(), arrays=arrays, standardisation=standardisation, parameters=checked.model_dump(mode="json")
+        catalogue, measure = data.catalogue(), data.measure
+
+        def model_of(arrays: Mapping[str, NDArray[np.float32]]) -> Self:
+            dumped = checked.model_dump(mode="json")
+            return cls(catalogue, arrays=arrays, standardisation=standardisation, parameters=dumped)
+
+        return model_of(
+            train(
+                data,
+                checked,
+                standardisation,
+                family=cls.family,
+                seed=seed,
+                on_epoch=on_epoch,
+                checkpoint=checkpoint,
+                measure=None if measure is None else lambda arrays: measure(model_of(arrays)),
+            )
         )
 
     def answers(self, user_rows: NDArray[np.int64], features: Features) -> NDArray[np.bool_]:

@@ -1,9 +1,17 @@
-"""Training of the network: binary cross-entropy against drawn negatives, seeded, resumable after each epoch."""
+"""Training of the network: binary cross-entropy against drawn negatives, seeded, resumable after each epoch.
+
+Several processes train as one (data parallel): each computes the loss of its share of each batch, the gradients are
+averaged, and all take the same step. The loss is the mean over the whole batch, so what is learnt depends on
+`batch_size` and not on the number of processes, but for the order in which float32 sums are rounded.
+
+Every process holds the whole network. Adam with weight decay moves each row of the embeddings at each step, whether the
+batch has it or not, so gradients are dense: sparse ones would be another optimiser with another result.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from slipway.contracts.errors import DataError, EnvironmentProblemError
+from slipway.contracts.errors import DataError
+from slipway.models.checkpoint_store import CheckpointPlace
 from slipway.models.checkpoints import Checkpoint, training_key
-from slipway.models.interface import EpochCallback, TrainingData
+from slipway.models.interface import EpochCallback, TrainingData, ignore_epoch
 from slipway.models.neural.network import Network
 from slipway.models.neural.parameters import NeuralParameters
+from slipway.models.neural.processes import Processes, joined
+from slipway.models.neural.sampling import EpochSampler, Share, shares
 from slipway.models.standardisation import Standardisation
 
 _THREADS = 1
@@ -30,12 +42,23 @@ def train(
     family: str,
     seed: int,
     on_epoch: EpochCallback,
-    checkpoint: Path | None,
+    checkpoint: Path | CheckpointPlace | None,
+    measure: Callable[[dict[str, NDArray[np.float32]]], dict[str, float]] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Trains the network and returns its serving arrays.
+    """Trains the network and returns its serving arrays; started by torchrun, together with the other processes.
+
+    Args:
+        data: The interactions; the same in every process.
+        parameters: Of the network and its training.
+        standardisation: Of the users' features.
+        family: Name of the family, part of a checkpoint's key.
+        seed: Of every draw.
+        on_epoch: Called after each epoch, in the first process only.
+        checkpoint: Where the first process keeps the state.
+        measure: Tells how good the serving arrays after an epoch are.
 
     Raises:
-        DataError: There are no interactions, or the loss became infinite.
+        DataError: There are no interactions, the loss became infinite, or the processes were given different data.
         EnvironmentProblemError: A GPU was asked for and there is none.
     """
     n_users, n_items = len(data.users), len(data.items)
@@ -44,12 +67,12 @@ def train(
         raise DataError("there are no interactions to learn from", remedy="Check the split and the minimum rating.")
     features = standardisation.apply(data.user_features) if len(standardisation) else np.zeros((n_users, 0))
     features = np.concatenate([features, np.zeros((1, features.shape[1]))]).astype(np.float32)
-    device = _device(data.device)
-    state = Checkpoint(
-        checkpoint, training_key(data, family, {**parameters.model_dump(), "device": device.type}, seed), on_epoch
-    )
-    resumed = state.resume()
-    with _deterministic():
+    with joined(data.device) as processes, _deterministic():
+        first = processes.rank == 0
+        settings = {**parameters.model_dump(), "device": processes.device.type, "processes": processes.size}
+        key = training_key(data, family, settings, seed)
+        processes.same(key)
+        state = Checkpoint(checkpoint if first else None, key, on_epoch if first else ignore_epoch)
         network = Network(
             n_users,
             n_items,
@@ -57,70 +80,75 @@ def train(
             parameters.factors,
             parameters.hidden,
             np.random.default_rng(seed),
-        ).to(device)
+        ).to(processes.device)
         optimiser = torch.optim.Adam(
             network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay
         )
-        if resumed is not None:
-            _restore(network, optimiser, resumed.arrays)
-        table = torch.from_numpy(features).to(device)
-        for epoch in range(resumed.epoch if resumed else 0, parameters.epochs):
-            # Draws depend on the epoch alone, so that a resumed training draws what an unbroken one does.
-            generator = np.random.default_rng([seed, epoch])
-            loss = _epoch(network, optimiser, table, pairs, n_users, n_items, parameters, generator)
+        found = state.resume()
+        done, arrays = processes.from_first(found.epoch if found else 0, found.arrays if found else {})
+        if done:
+            _restore(network, optimiser, arrays)
+        epochs = _Epochs(network, optimiser, processes, torch.from_numpy(features).to(processes.device), parameters)
+        for epoch in range(done, parameters.epochs):
+            sampler = EpochSampler(
+                pairs,
+                n_items=n_items,
+                negatives=parameters.negatives,
+                unknown_share=parameters.unknown_share if features.shape[1] else 0.0,
+                seed=seed,
+                epoch=epoch,
+            )
+            loss = epochs.run(sampler, len(pairs))
             if not np.isfinite(loss):
                 raise DataError(f"training diverged in epoch {epoch + 1}", remedy="Lower learning_rate.")
-            state.save(epoch + 1, {"loss": loss}, _snapshot(network, optimiser) if checkpoint is not None else {})
-        arrays: dict[str, NDArray[np.float32]] = network.serving_arrays()
-    return arrays
+            if first:
+                values = {"loss": loss} | (measure(network.serving_arrays()) if measure is not None else {})
+                state.save(
+                    epoch + 1, values, lambda: _snapshot(network, optimiser), last=epoch + 1 == parameters.epochs
+                )
+        serving: dict[str, NDArray[np.float32]] = network.serving_arrays()
+    return serving
 
 
-def _epoch(
-    network: Network,
-    optimiser: torch.optim.Optimizer,
-    table: torch.Tensor,
-    pairs: NDArray[np.int64],
-    n_users: int,
-    n_items: int,
-    parameters: NeuralParameters,
-    generator: np.random.Generator,
-) -> float:
-    shuffled = generator.permutation(pairs)
-    positives = max(1, parameters.batch_size // (1 + parameters.negatives))
-    total, seen = torch.zeros((), dtype=torch.float64, device=table.device), 0
-    for start in range(0, len(shuffled), positives):
-        part = shuffled[start : start + positives]
-        users = np.repeat(part // n_items, 1 + parameters.negatives)
-        items = generator.integers(0, n_items, (len(part), 1 + parameters.negatives))
-        items[:, 0] = part % n_items
-        labels = np.zeros(items.shape, dtype=np.float32)
-        labels[:, 0] = 1
-        # A drawn item that the user did take is no negative.
-        keys = users.reshape(items.shape) * n_items + items
-        labels[pairs[np.minimum(np.searchsorted(pairs, keys), len(pairs) - 1)] == keys] = 1
-        rows = torch.from_numpy(users).to(table.device)
-        inputs = table[rows]
-        if table.shape[1]:
-            unknown = generator.random(len(part)) < parameters.unknown_share
-            hidden = torch.from_numpy(np.repeat(unknown, 1 + parameters.negatives)).to(table.device)
-            rows = torch.where(hidden, n_users, rows)
-        logits = network(rows, torch.from_numpy(items.ravel()).to(table.device), inputs)
-        targets = torch.from_numpy(labels.ravel()).to(table.device)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        total += loss.detach().double() * len(part)
-        seen += len(part)
-    return float(total) / seen
+class _Epochs:
+    """What an epoch is trained with. `table`: float32 [n_users + 1, n_features], the last row the unknown user's."""
 
+    def __init__(
+        self,
+        network: Network,
+        optimiser: torch.optim.Optimizer,
+        processes: Processes,
+        table: torch.Tensor,
+        parameters: NeuralParameters,
+    ) -> None:
+        self._network = processes.parallel(network)
+        self._optimiser, self._processes, self._table = optimiser, processes, table
+        self._width = 1 + parameters.negatives
+        self._batch = max(1, parameters.batch_size // self._width)
 
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentProblemError(
-            "there is no GPU that PyTorch can use", where="model.device", remedy="Set model.device to auto or cpu."
-        )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    def run(self, sampler: EpochSampler, length: int) -> float:
+        """Trains on every pair once and returns the mean loss, the same in each process."""
+        processes = self._processes
+        total = torch.zeros((), dtype=torch.float64, device=processes.device)
+        for first, last, rows in shares(length, self._batch, processes.rank, processes.size):
+            loss = self._loss(sampler.share(first, last))
+            self._optimiser.zero_grad(set_to_none=True)
+            # The mean over all processes of these is the mean over the whole batch.
+            (loss * (processes.size / (rows * self._width))).backward()
+            self._optimiser.step()
+            total += loss.detach().double()
+        return processes.total(total) / (length * self._width)
+
+    def _loss(self, share: Share) -> torch.Tensor:
+        device = self._table.device
+        rows = torch.from_numpy(np.repeat(share.users, self._width)).to(device)
+        inputs = self._table[rows]
+        if self._table.shape[1]:
+            hidden = torch.from_numpy(np.repeat(share.hidden, self._width)).to(device)
+            rows = torch.where(hidden, len(self._table) - 1, rows)
+        logits = self._network(rows, torch.from_numpy(share.items.ravel()).to(device), inputs)
+        targets = torch.from_numpy(share.labels.ravel()).to(device)
+        return binary_cross_entropy_with_logits(logits, targets, reduction="sum")
 
 
 @contextmanager
@@ -146,7 +174,7 @@ def _snapshot(network: Network, optimiser: torch.optim.Optimizer) -> dict[str, N
     return arrays
 
 
-def _restore(network: Network, optimiser: torch.optim.Optimizer, arrays: dict[str, NDArray[Any]]) -> None:
+def _restore(network: Network, optimiser: torch.optim.Optimizer, arrays: Mapping[str, NDArray[Any]]) -> None:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.from_numpy(arrays[f"parameter.{name}"]))
