@@ -299,6 +299,31 @@ CONTROLLER_METRICS = (
     ROLLOUT_ERRORS,
 )
 
+OPERATOR_LEADER = MetricDefinition(
+    "slipway_operator_leader", "gauge", (), "1 while this operator holds the Lease, 0 while it stands by."
+)
+OPERATOR_ROLLOUTS = MetricDefinition(
+    "slipway_operator_rollouts", "gauge", ("phase",), "Rollouts that this operator looks after, by phase."
+)
+OPERATOR_QUEUE_DEPTH = MetricDefinition(
+    "slipway_operator_queue_depth", "gauge", (), "Rollouts that are due and not being looked at yet."
+)
+OPERATOR_API_CALLS = MetricDefinition("slipway_operator_api_calls_total", "counter", (), "Calls to the API server.")
+OPERATOR_RESTORED = MetricDefinition(
+    "slipway_operator_restored_total",
+    "counter",
+    ("reason",),
+    "Objects put right after others changed or deleted them, by reason: RouteRestored, InferenceServiceRestored.",
+)
+OPERATOR_METRICS = (
+    *CONTROLLER_METRICS,
+    OPERATOR_LEADER,
+    OPERATOR_ROLLOUTS,
+    OPERATOR_QUEUE_DEPTH,
+    OPERATOR_API_CALLS,
+    OPERATOR_RESTORED,
+)
+
 ASSIGNED_REQUESTS = MetricDefinition(
     "slipway_assigned_requests_total",
     "counter",

@@ -132,7 +132,9 @@ class Looker(Generic[O, A]):
     ) -> Observations:
         observed = self._plane.observed()
         targets = _targets(spec)
-        windows, problem = self._windows(spec, targets, record, observed, now)
+        # What has ended is not measured any more.
+        ended = record.state.terminal
+        windows, problem = (Windows(), None) if ended else self._windows(spec, targets, record, observed, now)
         return Observations(
             at=now,
             arms=self._plane.arms(observed, {target.arm: target.digest for target in targets}),

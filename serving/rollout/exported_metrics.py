@@ -1,7 +1,7 @@
 """The rollout as metrics: phase, step, weights, verdicts and bounds, and how the controller itself is.
 
-The gauges describe the rollout of the last look and are made at each scrape from one state, so that they always fit
-together, and those of an earlier rollout are gone.
+The gauges describe the rollouts looked at last, one a model, and are made at each scrape from one state each, so that
+they always fit together, and those of an earlier rollout are gone.
 """
 
 from __future__ import annotations
@@ -42,14 +42,28 @@ class ControllerMetrics:
 
     def show(self, spec: RolloutSpec, state: State, actions: Sequence[Action] = ()) -> None:
         """Takes in a look at a rollout, or the state that an earlier controller left."""
-        if self._standing.shown is None or self._standing.shown[0].model != spec.model:
+        where = self._service(spec)
+        if where not in self._standing.shown:
             for kind in _EVENT_KINDS:
                 # A counter that appears only with its first event shows no increase for it.
                 self._decisions.labels(spec.model, kind)
-        self._standing.shown = (spec, state)
+        self._standing.shown = {**self._standing.shown, where: (spec, state)}
         for action in actions:
             if isinstance(action, RecordEvent):
                 self._decisions.labels(spec.model, action.kind).inc()
+
+    def forget(self, spec_id: str) -> None:
+        """Ends the gauges of a rollout that is gone."""
+        self._standing.shown = {key: shown for key, shown in self._standing.shown.items() if shown[0].id != spec_id}
+
+    def phases(self) -> Mapping[Phase, int]:
+        """Returns how many of the rollouts shown are in each phase."""
+        phases = [state.phase for _, state in self._standing.shown.values()]
+        return {phase: phases.count(phase) for phase in Phase}
+
+    def _service(self, spec: RolloutSpec) -> str:
+        """Returns what has one rollout at a time: the model, of which this machine has one."""
+        return spec.model
 
     def ticked(self, seconds: float, error: Exception | None = None) -> None:
         """Counts a look that took so long, and what it ended with."""
@@ -61,28 +75,32 @@ class ControllerMetrics:
 
 
 class _Standing(Collector):
-    """The gauges of the rollout that was looked at last."""
+    """The gauges of the rollouts that were looked at last, by service. The mapping is replaced, never changed."""
 
     def __init__(self) -> None:
-        self.shown: tuple[RolloutSpec, State] | None = None
+        self.shown: Mapping[str, tuple[RolloutSpec, State]] = {}
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        shown = self.shown
-        if shown is None:
+        shown = [((spec.model, spec.id), state) for spec, state in self.shown.values()]
+        if not shown:
             return
-        spec, state = shown
-        where = (spec.model, spec.id)
-        yield _family(metrics.ROLLOUT_PHASE, {(*where, phase.value): float(phase is state.phase) for phase in Phase})
-        yield _family(metrics.ROLLOUT_STEP, {where: state.step + 1.0})
-        yield _family(metrics.ROLLOUT_WEIGHT, {(*where, arm): float(weight) for arm, weight in state.weights.items()})
-        yield from _verdicts(where, state.verdicts)
+        yield _family(
+            metrics.ROLLOUT_PHASE,
+            {(*where, phase.value): float(phase is state.phase) for where, state in shown for phase in Phase},
+        )
+        yield _family(metrics.ROLLOUT_STEP, {where: state.step + 1.0 for where, state in shown})
+        yield _family(
+            metrics.ROLLOUT_WEIGHT,
+            {(*where, arm): float(weight) for where, state in shown for arm, weight in state.weights.items()},
+        )
+        yield from _verdicts([(where, state.verdicts) for where, state in shown])
 
 
-def _verdicts(where: tuple[str, str], verdicts: Sequence[Verdict]) -> Iterator[Metric]:
-    judged = {(*where, verdict.guardrail, verdict.arm): verdict for verdict in verdicts}
+def _verdicts(shown: Sequence[tuple[tuple[str, str], Sequence[Verdict]]]) -> Iterator[Metric]:
+    judged = {(*where, verdict.guardrail, verdict.arm): verdict for where, verdicts in shown for verdict in verdicts}
     yield _family(
         metrics.ROLLOUT_VERDICT,
         {

@@ -7,7 +7,7 @@ they are, as most of ours are custom resources.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,8 @@ class Kube:
     Args:
         configuration: Where the server is and who calls.
         timeout: Seconds that a call may take.
+
+    `may_write` is asked before each change: an operator that has lost its Lease must not carry out what it decided.
     """
 
     def __init__(self, configuration: Configuration, *, timeout: float = 10.0) -> None:
@@ -80,6 +82,7 @@ class Kube:
         self._client: ApiClient = ApiClient(configuration)
         self._timeout = timeout
         self.calls = 0
+        self.may_write: Callable[[], bool] = lambda: True
 
     def get(self, resource: Resource, namespace: str | None, name: str) -> Document | None:
         """Returns an object, or None where there is none."""
@@ -171,6 +174,8 @@ class Kube:
         from urllib3.exceptions import HTTPError
 
         self.calls += 1
+        if method != "GET" and not self.may_write():
+            raise ConflictError("another operator leads now", where=f"{method} {path}")
         try:
             answer = self._client.call_api(
                 path,
