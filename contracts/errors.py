@@ -13,6 +13,7 @@ SlipwayError                 exit code 1
 ├── LockHeldError            another process holds the lock; says who
 └── RefusedError             exit code 3: a gate refused, or a rollout went back
     ├── GateError                a gate of the project file was not met
+    ├── PromotionError           a promotion was refused: its order, a changed folder, an approval of one's own
     └── RolloutError             a rollout was refused or went back
 """
 
@@ -167,6 +168,10 @@ class RefusedError(SlipwayError):
 
 class GateError(RefusedError):
     """A gate of the project file was not met."""
+
+
+class PromotionError(RefusedError):
+    """A promotion was refused, and nothing was pushed."""
 
 
 class RolloutError(RefusedError):

@@ -13,8 +13,10 @@ from slipway.contracts.data import DataSpec
 from slipway.contracts.durations import Duration
 from slipway.contracts.evaluation import EvaluationSpec, GateSpec, gate_problems
 from slipway.contracts.project.kubernetes import KubernetesSpec
+from slipway.contracts.project.promotion import PromotionSpec
 from slipway.contracts.project.schedules import BatchPredictionSpec, RetrainingSpec, ScheduleSpec
 from slipway.contracts.project.sweep import SweepSpec
+from slipway.contracts.project.training import TrainingSpec
 from slipway.contracts.rollout import RolloutPolicy
 from slipway.contracts.split import FeaturesSpec, SplitSpec
 
@@ -126,6 +128,7 @@ class Project(_Spec):
     split: SplitSpec = SplitSpec()
     features: FeaturesSpec = FeaturesSpec()
     model: ModelSpec = ModelSpec()
+    training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     gates: tuple[GateSpec, ...] = ()
     steps: dict[
@@ -140,6 +143,7 @@ class Project(_Spec):
     batch_prediction: BatchPredictionSpec | None = None
     schedules: tuple[ScheduleSpec, ...] = ()
     sweep: SweepSpec | None = None
+    promotion: PromotionSpec = PromotionSpec()
 
     _path: Path = PrivateAttr(default=Path("slipway.yaml"))
 
