@@ -78,7 +78,7 @@ class Recommender(ABC):
     """A trained model that scores every item for a user.
 
     Subclasses implement `fit`, `score`, `exact_scores`, `to_arrays` and `from_arrays`, and keep no other state than
-    what `to_arrays` returns. Everything but `fit` must run on numpy alone. With `distributed`, several processes may fit
+    what `to_arrays` returns. Everything but `fit` must run on numpy alone. With `distributed` several processes may fit
     one model at once: torchrun starts them, and each calls `fit` with the same arguments.
     """
 

@@ -97,7 +97,13 @@ def training_settings(
     }
 
     configs["train"] = {"name": project.name, "model": dump["model"]}
-    places["train"] = {"project_directory": base, "tracking_uri": project.tracking.uri}
+    if project.training.processes > 1:
+        configs["train"]["processes"] = project.training.processes
+    places["train"] = {
+        "project_directory": base,
+        "tracking_uri": project.tracking.uri,
+        "checkpoints": dump["training"]["checkpoints"],
+    }
 
     configs["evaluate"] = {name: dump[name] for name in ("evaluation", "gates", "split")}
     places["evaluate"] = {"project_directory": base, "champion": str(champion.bundle_dir) if champion else None}

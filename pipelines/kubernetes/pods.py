@@ -21,6 +21,7 @@ from slipway.contracts.project.kubernetes import (
     SecretSpec,
     VolumeSpec,
 )
+from slipway.contracts.project.schema import STATE_FOLDER
 from slipway.pipelines.kubernetes.images import image_references
 
 # Steps that read or write what the steps of all runs share: the registry's bundles and versions.
@@ -60,7 +61,8 @@ def pod_settings(project: Project, step: ClusterStep) -> PodSettings:
     secrets = [secret for secret in spec.secrets if secret.steps is None or step in secret.steps]
     environment: dict[str, str] = {}
     bundles_stored = spec.bundle_root is not None and step in STEPS_WITH_STORED_BUNDLES
-    if spec.s3 is not None and (step in STEPS_WITH_STORE or bundles_stored):
+    checkpoints_stored = step == "train" and checkpoint_location(project).startswith("s3://")
+    if spec.s3 is not None and (step in STEPS_WITH_STORE or bundles_stored or checkpoints_stored):
         secrets += _store_secrets(spec.s3)
         environment = _store_environment(spec.s3)
     if step == "notify" and spec.notification is not None:
@@ -71,6 +73,7 @@ def pod_settings(project: Project, step: ClusterStep) -> PodSettings:
             secrets.append(SecretSpec(secret=mail.server.secret, env={SMTP_VARIABLE: mail.server.key}))
     volumes = [volume for volume in spec.volumes if volume.steps is None or step in volume.steps]
     shared = step in STEPS_WITH_REGISTRY and not keeps_registry_elsewhere(project)
+    shared = shared or (step == "train" and not checkpoint_location(project).startswith("s3://"))
     if shared or (reads_project_folder(project) and step not in ("notify", "submit")):
         volumes.insert(0, project_volume(project))
     return PodSettings(
@@ -117,6 +120,24 @@ def keeps_registry_elsewhere(project: Project) -> bool:
     """Returns whether versions are on an MLflow server and bundles in the object store: no folder is shared then."""
     uri = project.tracking.uri or ""
     return project.kubernetes.bundle_root is not None and not uri.startswith("sqlite:") and uri != ""
+
+
+def checkpoint_location(project: Project) -> str:
+    """Returns where trainings on a cluster keep their state: what the file says, else beside the bundles.
+
+    A folder is relative to the project's volume.
+    """
+    said, bundles = project.training.checkpoints.location, project.kubernetes.bundle_root
+    if said is not None:
+        return said
+    return f"{STATE_FOLDER}/checkpoints" if bundles is None else f"{bundles.removesuffix('/bundles')}/checkpoints"
+
+
+def with_cluster_checkpoints(project: Project) -> Project:
+    """Returns the project with the place of checkpoints as its pods know it."""
+    checkpoints = project.training.checkpoints.model_copy(update={"location": checkpoint_location(project)})
+    training = project.training.model_copy(update={"checkpoints": checkpoints})
+    return project.model_copy(update={"training": training}).located_at(project.path)
 
 
 def reads_project_folder(project: Project) -> bool:

@@ -12,7 +12,7 @@ from slipway.contracts.evaluation import GateSpec
 from slipway.contracts.project import Project
 from slipway.contracts.project.kubernetes import ClusterStep
 from slipway.contracts.project.schedules import PipelineName
-from slipway.pipelines.kubernetes.pods import pod_settings
+from slipway.pipelines.kubernetes.pods import pod_settings, with_cluster_checkpoints
 from slipway.pipelines.settings import StepSettings, step_settings, training_settings
 from slipway.pipelines.tasks import PipelineSettings
 
@@ -91,7 +91,7 @@ def _training_steps(project: Project, folder: str, pipeline: PipelineName) -> di
         "extract": step_settings(
             project, "extract", {"tables": tables, "interactions": interactions}, {"base": folder}
         ),
-        **training_settings(project, folder=folder),
+        **training_settings(with_cluster_checkpoints(project), folder=folder),
     }
 
 
