@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("slipway.cli.plane:status", "Show what is served and how it is."),
     "logs": ("slipway.cli.plane:logs", "Show the logs of the serving plane."),
     "rollout": ("slipway.cli.rollout:rollout", "Bring a model version to all traffic, step by step."),
+    "promote": ("slipway.cli.promote:promote", "Propose a version for an environment, by pull request."),
     "ui": ("slipway.cli.ui:ui", "Serve the page on which rollouts explain themselves."),
     "experiments": ("slipway.cli.experiments:experiments", "Plan, check and judge A/B tests, many at once."),
     "simulate": ("slipway.cli.simulate:simulate", "Try a rollout policy on synthetic traffic."),

@@ -1,8 +1,9 @@
 """A Git repository through the git program, without its working tree, index or branches.
 
 A commit is made from a tree of the remote's branch in an index of its own (`GIT_INDEX_FILE`), and is pushed by its
-hash. Nothing is checked out and no reference is written, so a command that is killed leaves nothing to clean up, and
-whatever the user has in progress is neither seen nor changed. Fetches leave the user's remote branches alone too.
+hash. Nothing is checked out and no branch is made, so a command that is killed leaves nothing to clean up, and whatever
+the user has in progress is neither seen nor changed. Fetches leave the user's remote branches alone too; a push notes
+the new branch of the remote, as every push does.
 """
 
 from __future__ import annotations
@@ -98,10 +99,23 @@ class Repository:
 
     def read(self, commit: str, path: str) -> str | None:
         """Returns a file of a commit as text, or None if it has no such file."""
-        entry = self._git("ls-tree", "-z", commit, "--", path).rstrip("\0")
-        if not entry or entry.split()[1] != "blob":
-            return None
-        return self._git("cat-file", "blob", entry.split()[2])
+        return self.read_all(commit, [path])[path]
+
+    def read_all(self, commit: str, paths: Sequence[str]) -> dict[str, str | None]:
+        """Returns files of a commit as text, by path, None where it has no such file."""
+        wanted = "".join(f"{commit}:{path}\n" for path in paths)
+        rest = self._git("cat-file", "--batch", text=wanted).encode(errors="surrogateescape")
+        found: dict[str, str | None] = {}
+        for path in paths:
+            head, _, rest = rest.partition(b"\n")
+            words = head.split(b" ")
+            if words[-1] == b"missing" or not words[-1].isdigit():
+                found[path] = None
+                continue
+            size = int(words[-1])
+            content, rest = rest[:size], rest[size + 1 :]
+            found[path] = content.decode(errors="surrogateescape") if words[-2] == b"blob" else None
+        return found
 
     def folders(self, commit: str, path: str) -> list[str]:
         """Returns the names of the folders in a folder of a commit."""

@@ -110,8 +110,9 @@ def _read(
 ) -> Ground:
     commit = remote.branches[base]
     folder = folder_of(spec, model, environment.name)
-    files = {name: repository.read(commit, f"{folder}/{name}") for name in (ROLLOUT, KUSTOMIZATION)}
-    audit = Audit(repository.read(commit, f"{folder}/{AUDIT}") or "", f"{folder}/{AUDIT}")
+    read = repository.read_all(commit, [f"{folder}/{name}" for name in (ROLLOUT, KUSTOMIZATION, AUDIT)])
+    files = {name: read[f"{folder}/{name}"] for name in (ROLLOUT, KUSTOMIZATION)}
+    audit = Audit(read[f"{folder}/{AUDIT}"] or "", f"{folder}/{AUDIT}")
     open_branches = [name for name in remote.branches if name.startswith(prefix) and not audit.has(name)]
     repository.fetch(remote, open_branches)
     proposals = []
