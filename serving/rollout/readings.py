@@ -139,6 +139,9 @@ class CounterReader:
         """
         selectors = sorted({selector for query in queries for selector in _selectors(query)})
         now = {selector: self._samples(selector, at) for selector in selectors}
+        # A scrape that was stored in the middle of all this is in some answers and not in others: counts out of numbers
+        # of different moments. What was read before it is read again; a scrape is seen whole or not at all.
+        now |= {selector: self._samples(selector, at) for selector in _behind(now)}
         newest = max((moment for samples in now.values() for moment, _ in samples.values()), default=None)
         merged = {selector: dict(previous.series.get(selector, {})) | dict(now[selector]) for selector in selectors}
         snapshot = Snapshot(at=at, series=merged)
@@ -174,6 +177,21 @@ class CounterReader:
             json.dumps(entry["metric"], sort_keys=True): (float(entry["values"][-1][0]), float(entry["values"][-1][1]))
             for entry in answer["data"]["result"]
         }
+
+
+def _behind(now: Mapping[str, Series]) -> list[str]:
+    """Returns the selectors with an older sample of some process than another selector has of it."""
+    newest: dict[str, dict[tuple[str, str], float]] = {}
+    latest: dict[tuple[str, str], float] = {}
+    for selector, samples in now.items():
+        own = newest.setdefault(selector, {})
+        for labels, (moment, _) in samples.items():
+            process = _process(labels)
+            own[process] = max(moment, own.get(process, moment))
+            latest[process] = max(moment, latest.get(process, moment))
+    return [
+        selector for selector, own in newest.items() if any(moment < latest[process] for process, moment in own.items())
+    ]
 
 
 def _selectors(query: Query) -> list[str]:

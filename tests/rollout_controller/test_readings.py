@@ -105,6 +105,26 @@ def test_a_series_that_comes_back_is_counted_from_where_it_was(prometheus: Prome
     reader.close()
 
 
+def test_a_scrape_in_the_middle_of_a_reading_is_in_all_of_it(prometheus: Prometheus) -> None:
+    reader = CounterReader(prometheus.url, lookback=30.0)
+    first = reader.read(QUERIES, Snapshot(), prometheus.show(page({"films-v1": {"200": 10}}, None, {"1": (5, 10)})))
+    read, asked = reader._samples, []
+
+    def read_slowly(selector: str, at: float) -> Any:
+        found = read(selector, at)
+        asked.append(selector)
+        if len(asked) == len(selectors) // 2:
+            prometheus.show(page({"films-v1": {"200": 30}}, None, {"1": (25, 30)}))
+        return found
+
+    selectors = {selector for query in QUERIES for counter in query.counters for selector, _ in counter.selectors}
+    reader._samples = read_slowly  # type: ignore[method-assign]
+    found = counted(reader.read(QUERIES, first.snapshot, time.time() + 20.0))
+    assert (found["clicks", "films-v1"], found["errors", "films-v1"]) == ((20, 20), (0, 20))
+    assert len(asked) > len(selectors)
+    reader.close()
+
+
 def test_no_traffic_is_no_data_and_a_stopped_prometheus_is_an_error(prometheus: Prometheus) -> None:
     reader = CounterReader(prometheus.url)
     nothing = reader.read(QUERIES, Snapshot(), prometheus.show(""))

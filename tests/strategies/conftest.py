@@ -220,9 +220,9 @@ class Run:
         arms = arms or [plane.arm("1"), plane.arm("2", environment=candidate)]
         targets = [ArmTarget(arm=arm.name, version=arm.version, digest=f"digest-{arm.version}") for arm in arms]
         self.spec = RolloutSpec(
-            id=f"rollout-{policy['strategy']}-{len(candidate)}",
+            id=f"rollout-{policy['strategy']}-{len(arms)}-{len(candidate)}",
             model="films",
-            candidates=(targets[1],),
+            candidates=tuple(targets[1:]),
             stable=targets[0],
             policy={"guardrails": [ERRORS], "no_data": NO_DATA} | policy,
         )
