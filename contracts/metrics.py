@@ -153,6 +153,15 @@ SHADOW_AGREEMENT = MetricDefinition(
 SHADOW_AGREEMENT_SQUARES = MetricDefinition(
     "slipway_shadow_agreement_squares_total", "counter", _ARM, "Sum of the squares of these shares."
 )
+SHADOW_AGREEMENT_AT = MetricDefinition(
+    "slipway_shadow_agreement_at_total",
+    "counter",
+    (*_ARM, "at"),
+    "Sum of the share of the first `at` items in common (of fewer, where both answers are shorter), 0 to 1 a pair.",
+)
+SHADOW_AGREEMENT_AT_SQUARES = MetricDefinition(
+    "slipway_shadow_agreement_at_squares_total", "counter", (*_ARM, "at"), "Sum of the squares of these shares."
+)
 SHADOW_RANK_PAIRS = MetricDefinition(
     "slipway_shadow_rank_pairs_total", "counter", _ARM, "Pairs with at least two items in common, which have an order."
 )
@@ -197,6 +206,8 @@ SHADOW_METRICS = (
     SHADOW_UNPAIRED,
     SHADOW_AGREEMENT,
     SHADOW_AGREEMENT_SQUARES,
+    SHADOW_AGREEMENT_AT,
+    SHADOW_AGREEMENT_AT_SQUARES,
     SHADOW_RANK_PAIRS,
     SHADOW_RANK,
     SHADOW_RANK_SQUARES,

@@ -14,18 +14,23 @@ Requirement = Literal["noHarm", "proven", "better"]
 is beyond `minimum_lift`, so that the candidate is an improvement and not only no loss."""
 
 GuardrailKind = Literal[
-    "errors", "latency", "fallbacks", "empty", "clicks", "counters", "mean", "ndcg", "auc", "scores"
-]
+    "errors", "latency", "fallbacks", "empty", "clicks", "counters", "mean", "ndcg", "auc", "scores",
+    "agreement", "rank_correlation", "score_difference",
+]  # fmt: skip
 """Most kinds count events out of n. `mean` compares the mean of a bounded value of feedback, such as seconds watched;
 `ndcg` and `auc` that of how well answers ranked the items that got feedback; `scores` compares the histograms of the
-best score in an answer."""
+best score in an answer. `agreement`, `rank_correlation` and `score_difference` hold the answers to copies against a
+limit of their own: how like the answers of users they are."""
 
 ASSIGNMENT = "assignment"
 """Name under which readings report the requests that each arm got, and under which the split is judged."""
 
 
 class Margin(Part):
-    """How much worse than stable the candidate may be. With both given, being inside either is tolerated."""
+    """How much worse than stable the candidate may be. With both given, being inside either is tolerated.
+
+    Without either, nothing is compared with stable: for guardrails with `at_least` or `at_most`.
+    """
 
     odds_ratio: float | None = Field(
         None, gt=0, description="Tolerated odds ratio: above 1 where lower is better, below 1 where higher is better."
@@ -37,12 +42,6 @@ class Margin(Part):
         "the unit of its values; for `scores`, the tolerated population stability index (0.1 is a small shift, "
         "0.25 a large one).",
     )
-
-    @model_validator(mode="after")
-    def _one_is_given(self) -> Margin:
-        if self.odds_ratio is None and self.absolute is None:
-            raise ValueError("a margin needs odds_ratio, absolute, or both")
-        return self
 
 
 class HardLimit(Part):
@@ -61,7 +60,8 @@ class CounterPair(Part):
     total: str
 
 
-_HIGHER_IS_BETTER = {"clicks", "ndcg", "auc"}
+_HIGHER_IS_BETTER = {"clicks", "ndcg", "auc", "agreement", "rank_correlation"}
+_SIMILARITIES = {"agreement", "rank_correlation", "score_difference"}
 _MEANS = {"mean", "ndcg", "auc"}
 _RANKINGS = {"ndcg", "auc"}
 
@@ -89,13 +89,27 @@ class Guardrail(Part):
         None, gt=0, description="With `value`: values lie between 0 and this; larger ones count as this."
     )
     at: int | None = Field(
-        None, description=f"Kind `ndcg` only: how many items of an answer count, one of {RANKING_DEPTHS}."
+        None,
+        description="Kinds `ndcg` and `agreement`: how many items of an answer count, one of "
+        f"{RANKING_DEPTHS}; agreement without it is that of whole answers.",
+    )
+    at_least: float | None = Field(
+        None,
+        description="Kinds `agreement` (0 to 1, share of the items in common) and `rank_correlation` (-1 to 1, "
+        "Kendall's tau of these): the mean over pairs of answers must not be proven below it, and is proven above it.",
+    )
+    at_most: float | None = Field(
+        None,
+        description="Kind `score_difference` (0 to 1, |a - b| / (|a| + |b|) of the scores of items in common): the "
+        "mean must not be proven above it, and is proven below it.",
     )
     counters: CounterPair | None = Field(None, description="Kind `counters` only.")
     direction: Literal["lower", "higher"] | None = Field(
         None, description="Which direction is better; known for every kind but `counters` and `mean`."
     )
-    margin: Margin
+    margin: Margin = Field(
+        default_factory=lambda: Margin.model_validate({}), description="Not with `at_least` or `at_most`."
+    )
     harm_from: float | None = Field(
         None, gt=0, description="Odds ratio from which on the candidate is taken back; the margin if not given."
     )
@@ -133,6 +147,18 @@ class Guardrail(Part):
     def is_mean(self) -> bool:
         """True where means of bounded values are compared, and not rates of events."""
         return self.kind in _MEANS
+
+    @property
+    def is_similarity(self) -> bool:
+        """True where answers to copies are held against a limit, and not against stable."""
+        return self.kind in _SIMILARITIES
+
+    @property
+    def limit(self) -> float | None:
+        """What the mean of a similarity is held against, on the scale of 0 to 1 on which it is counted."""
+        if self.kind == "rank_correlation" and self.at_least is not None:
+            return (self.at_least + 1) / 2
+        return self.at_most if self.at_least is None else self.at_least
 
     @property
     def scale(self) -> float:
@@ -188,15 +214,31 @@ class Guardrail(Part):
             return "give `objective` or `objectives`, not both"
         if (self.kind == "counters") != (self.counters is not None):
             return "`counters` belongs to kind counters, and that kind needs it"
-        if (self.kind == "ndcg") != (self.at is not None) or self.at not in (None, *RANKING_DEPTHS):
-            return f"`at` belongs to kind ndcg, and that kind needs it: one of {', '.join(map(str, RANKING_DEPTHS))}"
+        fits = self.kind in ("ndcg", "agreement") if self.at is not None else self.kind != "ndcg"
+        if not fits or self.at not in (None, *RANKING_DEPTHS):
+            depths = ", ".join(map(str, RANKING_DEPTHS))
+            return f"`at` belongs to kinds ndcg (which needs it) and agreement, and is one of {depths}"
+        problem = self._wrong_limit()
+        if problem is not None:
+            return problem
         given = {self.value is not None, self.maximum is not None}
         if given != {self.kind == "mean"} and (self.kind not in _RANKINGS or len(given) > 1):
             return "`value` and `maximum` belong together, and to kinds mean (which needs them), ndcg and auc"
-        if (self.is_mean or self.kind == "scores") and self.hard_limit is not None:
+        if (self.is_mean or self.is_similarity or self.kind == "scores") and self.hard_limit is not None:
             return f"kind {self.kind} has no rate of events that a hard_limit could bound"
         if self.unit == "user" and self.kind != "clicks" and not self.is_mean:
             return "users are counted for clicks and means only"
+        return None
+
+    def _wrong_limit(self) -> str | None:
+        least, most = self.kind in ("agreement", "rank_correlation"), self.kind == "score_difference"
+        if least != (self.at_least is not None) or most != (self.at_most is not None):
+            return (
+                "`at_least` belongs to kinds agreement and rank_correlation, `at_most` to kind score_difference; "
+                "each of them needs it"
+            )
+        if self.limit is not None and not 0 < self.limit < 1:
+            return "the limit must lie within what is possible: 0 to 1, or -1 to 1 for a rank_correlation"
         return None
 
     def _wrong_objective(self) -> str | None:
@@ -218,6 +260,12 @@ class Guardrail(Part):
 
     def _wrong_margin(self) -> str | None:
         ratio, absolute = self.margin.odds_ratio, self.margin.absolute
+        if self.is_similarity != (ratio is None and absolute is None):
+            return (
+                f"kind {self.kind} is held against a limit, and has no margin"
+                if self.is_similarity
+                else "a margin needs odds_ratio, absolute, or both"
+            )
         if (self.is_mean or self.kind == "scores") and (ratio is not None or absolute is None):
             return f"kind {self.kind} has no odds ratio; give margin.absolute alone"
         largest = None if self.kind == "scores" else self.scale
@@ -244,8 +292,8 @@ class Guardrail(Part):
             return "a mean has no odds ratio; give minimum_gain instead of minimum_lift"
         if self.minimum_gain > 0 and (not self.is_mean or self.minimum_gain >= self.scale):
             return "minimum_gain belongs to means (mean, ndcg, auc) and lies below their maximum"
-        if self.requires == "better" and self.kind == "scores":
-            return "a histogram of scores is not better or worse, only different"
+        if self.requires == "better" and (self.kind == "scores" or self.is_similarity):
+            return f"{self.kind} is not better or worse, only different"
         if self.requires == "better" and not self.is_mean and self.margin.odds_ratio is None:
             return "`better` compares odds ratios; give margin.odds_ratio"
         return None

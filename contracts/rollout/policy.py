@@ -152,6 +152,9 @@ class RolloutPolicy(Part):
             raise ValueError(f"the names of the guardrails must differ; they are {names}")
         if ASSIGNMENT in names:
             raise ValueError(f"{ASSIGNMENT!r} is the name of the built-in check of the traffic split; choose another")
+        for guardrail in self.guardrails:
+            if guardrail.is_similarity and not any(step.mirror for step in self.steps):
+                raise ValueError(f"guardrail {guardrail.name!r} looks at answers to copies: give a step a mirror")
         maxima = {guardrail.value: guardrail.maximum for guardrail in self.guardrails}
         for guardrail in self.guardrails:
             if maxima[guardrail.value] != guardrail.maximum:
@@ -182,8 +185,9 @@ class RolloutPolicy(Part):
         return "proven" if wanted == "better" and not self.at_step(step, guardrail).can_improve else wanted
 
     def applies(self, step: int, guardrail: Guardrail) -> bool:
-        """Returns whether a step asks for a guardrail: nobody answers to a copy, so nothing waits for feedback."""
-        return not (self.steps[step].mirror and guardrail.is_feedback)
+        """Returns whether a step asks for a guardrail: nobody answers to a copy, so nothing waits for feedback there;
+        and only answers to copies are held beside those of users."""
+        return not guardrail.is_feedback if self.steps[step].mirror else not guardrail.is_similarity
 
     def at_step(self, step: int, guardrail: Guardrail) -> Guardrail:
         """Returns the guardrail with the margin that it has at a step.

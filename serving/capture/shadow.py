@@ -8,16 +8,18 @@ these, users and number of answers must agree, and every event is used once.
 from __future__ import annotations
 
 import heapq
+import threading
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from slipway.contracts import metrics as names
 from slipway.contracts.events import AnsweredEntity, PredictionEvent, RequestSigner, TokenOutcome
-from slipway.serving.exposition import counter
+from slipway.contracts.metrics import RANKING_DEPTHS
 
 # The gateway waits ten seconds for an arm; events follow within a few tenths.
 _WINDOW_SECONDS = 15.0
@@ -26,6 +28,14 @@ _NEAREST_SECONDS = 2.0
 _QUIET_SECONDS = 60.0
 
 Key = tuple[str, ...]
+Series = tuple[str, str]
+"""Name of a metric, and the number of items that it looks at, or "" where that is no label of it."""
+
+_SERIES: tuple[Series, ...] = tuple(
+    (definition.name, at)
+    for definition in names.SHADOW_METRICS
+    for at in (map(str, RANKING_DEPTHS) if "at" in definition.labels else ("",))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +44,13 @@ class Similarity:
 
     Attributes:
         agreement: Share of the k items that both have, k being the length of the longer answer; 1 where both are empty.
+        agreement_at: The same of the first k items, for each k of RANKING_DEPTHS (of fewer, where both are shorter).
         rank_correlation: Kendall's tau of the items in common, (tau + 1) / 2; None with fewer than two.
         score_difference: Mean over the items in common of |a - b| / (|a| + |b|); None without any.
     """
 
     agreement: float
+    agreement_at: tuple[float, ...]
     rank_correlation: float | None
     score_difference: float | None
 
@@ -51,7 +63,7 @@ def compare(original: AnsweredEntity, copy: AnsweredEntity) -> Similarity:
     """
     k = max(len(original.items), len(copy.items))
     if k == 0:
-        return Similarity(1.0, None, None)
+        return Similarity(1.0, (1.0,) * len(RANKING_DEPTHS), None, None)
     place = {item: index for index, item in enumerate(copy.items)}
     common = [(index, place[item]) for index, item in enumerate(original.items) if item in place]
     scored = [
@@ -61,6 +73,9 @@ def compare(original: AnsweredEntity, copy: AnsweredEntity) -> Similarity:
     ]
     return Similarity(
         len(common) / k,
+        tuple(
+            sum(here < depth and there < depth for here, there in common) / min(depth, k) for depth in RANKING_DEPTHS
+        ),
         _concordance([there for _, there in common]) if len(common) > 1 else None,
         sum(scored) / len(scored) if scored else None,
     )
@@ -90,38 +105,68 @@ class ShadowMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._counters = {definition.name: counter(definition, registry) for definition in names.SHADOW_METRICS}
-        self._known: set[tuple[str, str]] = set()
+        self._versions: dict[tuple[str, str], dict[Series, float]] = {}
+        self._lock = threading.Lock()
+        registry.register(self)
 
     def know(self, model: str, version: str) -> None:
         """Makes every series of a version, which then starts at 0."""
-        if (model, version) not in self._known:
-            self._known.add((model, version))
-            for one in self._counters.values():
-                one.labels(model=model, version=version)
+        with self._lock:
+            self._at(model, version)
 
     def pair(self, model: str, version: str, similarity: Similarity) -> None:
         """Counts one pair of answers."""
-        self._add(names.SHADOW_PAIRS, model, version, 1.0)
-        figures = (
-            (similarity.agreement, None, names.SHADOW_AGREEMENT, names.SHADOW_AGREEMENT_SQUARES),
-            (similarity.rank_correlation, names.SHADOW_RANK_PAIRS, names.SHADOW_RANK, names.SHADOW_RANK_SQUARES),
-            (similarity.score_difference, names.SHADOW_SCORE_PAIRS, names.SHADOW_SCORE, names.SHADOW_SCORE_SQUARES),
-        )
-        for value, pairs, total, squares in figures:
-            if value is None:
-                continue
-            if pairs is not None:
-                self._add(pairs, model, version, 1.0)
-            self._add(total, model, version, value)
-            self._add(squares, model, version, value * value)
+        figures = [
+            (similarity.agreement, None, (names.SHADOW_AGREEMENT, names.SHADOW_AGREEMENT_SQUARES), ""),
+            *(
+                (share, None, (names.SHADOW_AGREEMENT_AT, names.SHADOW_AGREEMENT_AT_SQUARES), str(depth))
+                for depth, share in zip(RANKING_DEPTHS, similarity.agreement_at, strict=True)
+            ),
+            (
+                similarity.rank_correlation,
+                names.SHADOW_RANK_PAIRS,
+                (names.SHADOW_RANK, names.SHADOW_RANK_SQUARES),
+                "",
+            ),
+            (
+                similarity.score_difference,
+                names.SHADOW_SCORE_PAIRS,
+                (names.SHADOW_SCORE, names.SHADOW_SCORE_SQUARES),
+                "",
+            ),
+        ]
+        with self._lock:
+            sums = self._at(model, version)
+            sums[names.SHADOW_PAIRS.name, ""] += 1
+            for value, pairs, (total, squares), at in figures:
+                if value is None:
+                    continue
+                if pairs is not None:
+                    sums[pairs.name, ""] += 1
+                sums[total.name, at] += value
+                sums[squares.name, at] += value * value
 
     def unpaired(self, model: str, version: str) -> None:
         """Counts an answer to a copy for which no original came."""
-        self._add(names.SHADOW_UNPAIRED, model, version, 1.0)
+        with self._lock:
+            self._at(model, version)[names.SHADOW_UNPAIRED.name, ""] += 1
 
-    def _add(self, definition: names.MetricDefinition, model: str, version: str, amount: float) -> None:
-        self._counters[definition.name].labels(model=model, version=version).inc(amount)
+    def collect(self) -> Iterable[Metric]:
+        """Returns all counters, of one moment: a sum of other pairs than those that are counted is no mean of them."""
+        families = {
+            definition.name: CounterMetricFamily(definition.name, definition.help, labels=definition.labels)
+            for definition in names.SHADOW_METRICS
+        }
+        with self._lock:
+            for arm, sums in self._versions.items():
+                for (name, at), value in sums.items():
+                    families[name].add_metric((*arm, at) if at else arm, value)
+        return list(families.values())
+
+    def _at(self, model: str, version: str) -> dict[Series, float]:
+        if (model, version) not in self._versions:
+            self._versions[model, version] = dict.fromkeys(_SERIES, 0.0)
+        return self._versions[model, version]
 
 
 @dataclass(slots=True)

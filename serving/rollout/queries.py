@@ -220,5 +220,20 @@ def _query(guardrail: Guardrail, arm: str, by_arm: str, by_version: str, source:
                 for metric in (metrics.JOINED_RANKING, metrics.JOINED_RANKING_SQUARES, metrics.JOINED_RANKED)
             )
             return MomentsQuery(guardrail.name, arm, sums, sums_of_squares, ranked, guardrail.scale)
+        case "agreement" | "rank_correlation" | "score_difference":
+            return _similarity_query(guardrail, arm, by_version)
         case "scores":
             return HistogramQuery(guardrail.name, arm, Counter(f"{metrics.SCORES.name}_bucket", by_version))
+
+
+def _similarity_query(guardrail: Guardrail, arm: str, by_version: str) -> MomentsQuery:
+    at = "" if guardrail.at is None else f',at="{guardrail.at}"'
+    values, squares, pairs = {
+        "agreement": (metrics.SHADOW_AGREEMENT, metrics.SHADOW_AGREEMENT_SQUARES, metrics.SHADOW_PAIRS)
+        if guardrail.at is None
+        else (metrics.SHADOW_AGREEMENT_AT, metrics.SHADOW_AGREEMENT_AT_SQUARES, metrics.SHADOW_PAIRS),
+        "rank_correlation": (metrics.SHADOW_RANK, metrics.SHADOW_RANK_SQUARES, metrics.SHADOW_RANK_PAIRS),
+        "score_difference": (metrics.SHADOW_SCORE, metrics.SHADOW_SCORE_SQUARES, metrics.SHADOW_SCORE_PAIRS),
+    }[guardrail.kind]
+    sums, sums_of_squares = (Counter(metric.name, f"{by_version}{at}") for metric in (values, squares))
+    return MomentsQuery(guardrail.name, arm, sums, sums_of_squares, Counter(pairs.name, by_version), 1.0)

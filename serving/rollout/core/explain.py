@@ -17,6 +17,8 @@ _NOUNS = {
     "clicks": "clicked requests",
     "counters": "events",
     "scores": "scores",
+    "rank_correlation": "rank correlation of answers",
+    "score_difference": "difference of scores",
 }
 
 
@@ -31,6 +33,8 @@ def verdict_sentence(verdict: Verdict, guardrail: Guardrail, problem: str | None
     noun = _noun(guardrail)
     if verdict.samples == 0 and verdict.outcome is not Outcome.ERROR:
         return f"No comparison of {noun} with stable yet"
+    if guardrail.is_similarity and verdict.outcome is not Outcome.ERROR:
+        return _similarity_sentence(verdict, guardrail, noun)
     rates = _rates(verdict, guardrail, noun)
     if verdict.outcome is Outcome.ERROR:
         return f"No verdict on {noun}: {problem}"
@@ -40,12 +44,29 @@ def verdict_sentence(verdict: Verdict, guardrail: Guardrail, problem: str | None
     return f"{rates}; {_interval(verdict)}; {_conclusion(verdict, guardrail)}"
 
 
+def _similarity_sentence(verdict: Verdict, guardrail: Guardrail, noun: str) -> str:
+    asked = f"at {'least' if guardrail.higher_is_better else 'most'} {_number(verdict.margin)}"
+    found = f"{noun}:{_span(verdict.value, verdict.lower, verdict.upper, 1.0)} in {verdict.samples:,} pairs of answers"
+    match verdict.outcome:
+        case Outcome.FAIL:
+            return f"{found}; not {asked}, by the evidence"
+        case Outcome.PASS:
+            return f"{found}; {asked}, as asked for"
+        case _:
+            missing = verdict.minimum_samples - verdict.step_samples
+            if missing > 0:
+                return f"{found}; {missing:,} more pairs needed at this step"
+            return f"{found}; neither proven nor disproven to be {asked}"
+
+
 def _noun(guardrail: Guardrail) -> str:
     if guardrail.kind == "latency":
         return f"requests slower than {describe_seconds(guardrail.objective or 0)}"
     if guardrail.is_mean:
         name = {"mean": guardrail.value, "ndcg": f"NDCG@{guardrail.at}", "auc": "AUC"}[guardrail.kind]
         return f"mean {name} of a {guardrail.unit}"
+    if guardrail.kind == "agreement":
+        return "agreement of whole answers" if guardrail.at is None else f"agreement of the first {guardrail.at} items"
     return "users who clicked" if guardrail.unit == "user" else _NOUNS[guardrail.kind]
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from slipway.contracts.rollout import Guardrail, RolloutPolicy
-from slipway.serving.rollout.core import drift, means
+from slipway.serving.rollout.core import drift, means, similarity
 from slipway.serving.rollout.core.alpha import Levels
 from slipway.serving.rollout.core.evidence import bounds, log_evidence_below, log_mean_exp, point_estimate
 from slipway.serving.rollout.core.ingest import limit_of, mean_harms
 from slipway.serving.rollout.core.odds_grid import log_lift, log_margins, odds_grid
 from slipway.serving.rollout.core.proportions import difference_interval, rate_interval
-from slipway.serving.rollout.core.types import Comparison, Counts, DriftEvidence, MeanEvidence
+from slipway.serving.rollout.core.types import Comparison, Counts, DriftEvidence, MeanEvidence, SimilarityEvidence
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,32 @@ def stability_index(guardrail: Guardrail, evidence: DriftEvidence, levels: Level
         log_harm=log_unequal,
         log_harm_needed=levels.log_harm_needed,
     )
+
+
+def similarity_limit(guardrail: Guardrail, evidence: SimilarityEvidence, levels: Levels) -> list[Finding]:
+    """Returns what answers to copies say about the limit, as means of what is unlike; nothing where it was another."""
+    limit = similarity.limit_of(guardrail)
+    if evidence.key != (limit,):
+        return []
+    value, lower, upper = math.nan, -math.inf, math.inf
+    if evidence.n:
+        value = evidence.unlike / evidence.n
+        lower = similarity.bounds(evidence, levels.harm)[0]
+        upper = similarity.bounds(evidence, levels.proof(guardrail))[1]
+    log_harm = log_mean_exp(np.array(evidence.log_mixture))
+    return [
+        Finding(
+            guardrail.kind,
+            value,
+            lower,
+            upper,
+            limit,
+            harmful=log_harm >= levels.log_harm_needed,
+            proven=upper <= limit,
+            log_harm=log_harm,
+            log_harm_needed=levels.log_harm_needed,
+        )
+    ]
 
 
 def hard_limit(guardrail: Guardrail, total: Counts, levels: Levels) -> Finding:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from slipway.contracts.rollout import ASSIGNMENT, Guardrail, RolloutPolicy
-from slipway.serving.rollout.core import drift, means
+from slipway.serving.rollout.core import drift, means, similarity
 from slipway.serving.rollout.core.alpha import Levels
 from slipway.serving.rollout.core.assignment import log_split_likelihoods, shift_grid
 from slipway.serving.rollout.core.evidence import start_any_time, update_any_time
@@ -86,6 +86,11 @@ def _ingest_guardrail(
             state = _take_mean(state, guardrail, candidate.arm, arms, start, policy)
         return state
 
+    def take_similarities(state: State, arms: Mapping[str, Moments], start: float) -> State:
+        for candidate in state.candidates:
+            state = _take_similarity(state, guardrail, candidate.arm, arms, start)
+        return state
+
     def take_drifts(state: State, arms: Mapping[str, Buckets], start: float) -> State:
         for candidate in state.candidates:
             state = _take_drift(state, guardrail, candidate.arm, arms, start)
@@ -100,6 +105,9 @@ def _ingest_guardrail(
         case "mean" | "ndcg" | "auc":
             moments = (reading for reading in observations.moments if reading.guardrail == name)
             return _take_windows(state, name, moments_of(moments, now), now, take_means)
+        case "agreement" | "rank_correlation" | "score_difference":
+            moments = (reading for reading in observations.moments if reading.guardrail == name)
+            return _take_windows(state, name, moments_of(moments, now), now, take_similarities)
         case "scores":
             histograms = (reading for reading in observations.histograms if reading.guardrail == name)
             return _take_windows(state, name, buckets_of(histograms, now), now, take_drifts)
@@ -209,6 +217,17 @@ def _take_mean(
     own, stable = arms[candidate], arms[state.stable.arm]
     new = means.take(old, own, stable, harms, higher_is_better=guardrail.higher_is_better)
     return replace(state, means={**state.means, key: new})
+
+
+def _take_similarity(
+    state: State, guardrail: Guardrail, candidate: str, arms: Mapping[str, Moments], start: float
+) -> State:
+    if candidate not in arms:
+        return state
+    key, own = key_of(guardrail.name, candidate), arms[candidate]
+    state = _with_samples(state, key, own.n, start)
+    new = similarity.take(state.similarities.get(key), own, guardrail)
+    return replace(state, similarities={**state.similarities, key: new})
 
 
 def _take_drift(state: State, guardrail: Guardrail, candidate: str, arms: Mapping[str, Buckets], start: float) -> State:

@@ -159,6 +159,8 @@ def _judge_part(
 
 
 def _measure(guardrail: Guardrail) -> str:
+    if guardrail.is_similarity:
+        return guardrail.kind
     if guardrail.is_mean or guardrail.kind == "scores":
         return "mean_difference" if guardrail.is_mean else "stability_index"
     return "odds_ratio" if guardrail.margin.odds_ratio is not None else "difference"
@@ -179,6 +181,9 @@ def _findings(state: State, guardrail: Guardrail, key: str, policy: RolloutPolic
     if guardrail.is_mean:
         mean = None if key not in state.means else found.mean_difference(guardrail, state.means[key], policy, levels)
         return [] if mean is None else [mean]
+    if guardrail.is_similarity:
+        alike = state.similarities.get(key)
+        return [] if alike is None else found.similarity_limit(guardrail, alike, levels)
     if guardrail.kind == "scores":
         return [found.stability_index(guardrail, state.drifts[key], levels)] if key in state.drifts else []
     comparison = state.comparisons.get(key)
@@ -204,6 +209,9 @@ def _with_arms(verdict: Verdict, state: State, guardrail: Guardrail, key: str) -
             samples=mean.candidate_n,
             stable_samples=mean.stable_n,
         )
+    if guardrail.is_similarity:
+        alike = state.similarities.get(key)
+        return verdict if alike is None else replace(verdict, samples=alike.n)
     if guardrail.kind == "scores":
         if key not in state.drifts:
             return verdict
@@ -238,12 +246,15 @@ def _in_users_direction(verdict: Verdict, finding: Finding, guardrail: Guardrail
     numbers = (finding.value, finding.lower, finding.upper, finding.margin)
     value, lower, upper, margin = numbers
     if guardrail.higher_is_better:
-        whole = 1.0 if finding.measure == "hard_limit" else 0.0  # A rate turns into its complement, an effect round 0.
+        # A rate turns into its complement, an effect round 0.
+        whole = 1.0 if finding.measure == "hard_limit" or guardrail.is_similarity else 0.0
         value, lower, upper, margin = (whole - number for number in (value, upper, lower, margin))
     if finding.measure == "odds_ratio":
         value, lower, upper, margin = (_exp(number) for number in (value, lower, upper, margin))
     if finding.measure == "mean_difference":
         value, lower, upper, margin = (number * guardrail.scale for number in (value, lower, upper, margin))
+    if finding.measure == "rank_correlation":
+        value, lower, upper, margin = (2 * number - 1 for number in (value, lower, upper, margin))
     return replace(
         verdict,
         measure=finding.measure,

@@ -38,7 +38,7 @@ class _World:
 
     def is_known(self, guardrail: Guardrail) -> bool:
         """Returns whether enough is known of stable to plan a guardrail."""
-        if guardrail.kind == "scores":
+        if guardrail.kind == "scores" or guardrail.is_similarity:
             return False
         if guardrail.is_mean:
             return guardrail.name in self.means

@@ -132,7 +132,9 @@ def _choose(state: State, policy: RolloutPolicy, ready: list[Target], now: float
 
 def _merit(state: State, policy: RolloutPolicy, target: Target) -> tuple[bool, float]:
     """Returns how good a candidate is by the first guardrail that asks for most; larger is better."""
-    higher = {guardrail.name: guardrail.higher_is_better for guardrail in policy.guardrails}
+    # To answer as stable does is no merit.
+    compared = [guardrail for guardrail in policy.guardrails if not guardrail.is_similarity]
+    higher = {guardrail.name: guardrail.higher_is_better for guardrail in compared}
     own = [verdict for verdict in deciding(state) if verdict.arm == target.arm and verdict.value is not None]
     order = {"better": 0, "proven": 1, "noHarm": 2}
     for verdict in sorted(own, key=lambda verdict: order[verdict.requirement]):

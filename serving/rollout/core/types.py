@@ -138,6 +138,25 @@ class MeanEvidence:
 
 
 @dataclass(frozen=True)
+class SimilarityEvidence:
+    """Evidence that answers to copies are less like those of users than a limit allows; see `similarity`.
+
+    Args:
+        key: The limit, as a mean of what is unlike.
+        log_mixture: Over the means beyond it, log of the any-start mixture.
+        n: Pairs of answers.
+        unlike: Sum over them of what is unlike, 0 to 1 each.
+        windows: Windows taken in.
+    """
+
+    key: tuple[float, ...]
+    log_mixture: tuple[float, ...]
+    n: int = 0
+    unlike: float = 0.0
+    windows: int = 0
+
+
+@dataclass(frozen=True)
 class DriftEvidence:
     """Evidence that two histograms differ, and the histograms themselves; see `drift`.
 
@@ -182,8 +201,9 @@ class Verdict:
     """One guardrail judged, in the user's own direction.
 
     `value`, `lower` and `upper` are what `measure` says: an `odds_ratio`, a `difference` of rates, a `mean_difference`
-    (in the unit of the values), a `stability_index`, or the rate beside a `hard_limit`; a bound that nothing is known
-    about is None. `lower` and `upper` hold at once over all looks. `enough` says whether the step has its minimum of
+    (in the unit of the values), a `stability_index`, the rate beside a `hard_limit`, or a similarity, named by its
+    kind, beside its limit; a bound that nothing is known about is None. `lower` and `upper` hold at once over all
+    looks. `enough` says whether the step has its minimum of
     samples, and fresh ones; `met` whether the step's requirement is fulfilled. `candidate_rate` and `stable_rate` are
     shares of events, or means. `lift` is the odds ratio turned into a relative change of the rate of events (0.02 is
     2 % more) at stable's rate of all windows: exact for that rate, with the bounds of the odds ratio; None where it has
@@ -257,6 +277,7 @@ class State:
     limits: Mapping[str, LimitEvidence] = field(default_factory=dict)
     means: Mapping[str, MeanEvidence] = field(default_factory=dict)
     drifts: Mapping[str, DriftEvidence] = field(default_factory=dict)
+    similarities: Mapping[str, SimilarityEvidence] = field(default_factory=dict)
     splits: Mapping[str, SplitEvidence] = field(default_factory=dict)
     clocks: Mapping[str, Clock] = field(default_factory=dict)
     step_samples: Mapping[str, int] = field(default_factory=dict)
