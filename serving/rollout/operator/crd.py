@@ -75,8 +75,23 @@ _GUARDRAIL_RULES = (
     ("!(has(self.objective) && has(self.objectives))", "give `objective` or `objectives`, not both"),
     ("(self.kind == 'counters') == has(self.counters)", "`counters` belongs to kind counters, and that kind needs it"),
     (
-        "(self.kind == 'mean') == has(self.value) && (self.kind == 'mean') == has(self.maximum)",
-        "`value` and `maximum` belong to kind mean, and that kind needs both",
+        (
+            "has(self.value) == has(self.maximum) && (self.kind != 'mean' || has(self.value)) && "
+            "(!has(self.value) || self.kind in ['mean', 'ndcg', 'auc'])"
+        ),
+        "`value` and `maximum` belong together, and to kinds mean (which needs them), ndcg and auc",
+    ),
+    (
+        "(self.kind in ['agreement', 'rank_correlation']) == has(self.at_least)",
+        "`at_least` belongs to kinds agreement and rank_correlation, and these need it",
+    ),
+    (
+        "(self.kind == 'score_difference') == has(self.at_most)",
+        "`at_most` belongs to kind score_difference, and that kind needs it",
+    ),
+    (
+        "(self.kind in ['agreement', 'rank_correlation', 'score_difference']) != has(self.margin)",
+        "every guardrail needs a margin but those with a limit, which have none",
     ),
     ("self.name != 'assignment'", "`assignment` is the name of the built-in check of the traffic split"),
 )
