@@ -49,6 +49,10 @@ class CheckpointPlace:
         """Returns the store of one training: several may share a location."""
         return open_store(f"{self.location.rstrip('/')}/{key[:_KEY_DIGITS]}")
 
+    def keeps(self, epoch: int, *, last: bool) -> bool:
+        """Returns whether the state after an epoch, from 1, is kept; that after the last one always is."""
+        return last or epoch % self.every == 0
+
     def clear(self) -> None:
         """Removes everything under the location, which must be one training's alone.
 
@@ -77,6 +81,11 @@ class CheckpointStore(Protocol):
 
     def clear(self) -> None:
         """Removes everything under the location."""
+
+
+def place_of(given: Path | CheckpointPlace | None) -> CheckpointPlace | None:
+    """Returns a folder as a place."""
+    return CheckpointPlace(str(given)) if isinstance(given, Path) else given
 
 
 def open_store(location: str | Path) -> CheckpointStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipway.contracts.files import canonical_json, sha256_of
-from slipway.models.checkpoint_store import CheckpointPlace, from_store, to_files
+from slipway.models.checkpoint_store import CheckpointPlace, from_store, place_of, to_files
 from slipway.models.interface import EpochCallback, TrainingData
 
 FORMAT = 1
@@ -37,9 +37,8 @@ class Checkpoint:
     """
 
     def __init__(self, place: Path | CheckpointPlace | None, key: str, on_epoch: EpochCallback) -> None:
-        given = CheckpointPlace(str(place)) if isinstance(place, Path) else place
-        self._place = given
-        self._store = None if given is None else given.of_training(key)
+        self._place = place_of(place)
+        self._store = None if self._place is None else self._place.of_training(key)
         self._key = key
         self._on_epoch = on_epoch
         self._curves: list[dict[str, float]] = []
@@ -69,7 +68,7 @@ class Checkpoint:
         self,
         epoch: int,
         values: dict[str, float],
-        arrays: Mapping[str, NDArray[Any]] | Callable[[], Mapping[str, NDArray[Any]]],
+        arrays: Mapping[str, NDArray[Any]],
         *,
         last: bool = False,
     ) -> None:
@@ -78,7 +77,7 @@ class Checkpoint:
         Args:
             epoch: Its number, from 1.
             values: What is reported of it.
-            arrays: The state, or what returns it: called only if this epoch is one to keep.
+            arrays: The state; it is not looked at if this epoch is not to be kept.
             last: Whether no epoch follows: then it is kept whatever `every` says.
 
         Raises:
@@ -86,10 +85,9 @@ class Checkpoint:
             ServiceError: The object store does not answer, or refuses.
         """
         self._curves.append(values)
-        if self._store is not None and self._place is not None and (last or epoch % self._place.every == 0):
+        if self._store is not None and self._place is not None and self._place.keeps(epoch, last=last):
             description = {"format": FORMAT, "key": self._key, "epoch": epoch, "curves": self._curves}
-            state = arrays() if callable(arrays) else arrays
-            self._store.write(epoch, to_files(state, description))
+            self._store.write(epoch, to_files(arrays, description))
             for old in self._store.epochs()[self._place.keep :]:
                 self._store.remove(old)
         self._on_epoch(epoch, values)

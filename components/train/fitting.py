@@ -63,7 +63,7 @@ def fit(
         for name, value in values.items():
             progress.metric(name, value)
 
-    checkpoint = checkpoint_of(request, manifest.fingerprint, processes)
+    checkpoint = checkpoint_of(request, manifest.fingerprint)
     model = family.fit(data, spec.parameters, seed=spec.seed, on_epoch=on_epoch, checkpoint=checkpoint)
     if target is not None:
         progress.stage("writing the bundle", total=1)
@@ -93,13 +93,12 @@ def family_of(request: TrainRequest, processes: int = 1) -> type[Recommender]:
     return family
 
 
-def checkpoint_of(request: TrainRequest, features: str, processes: int) -> CheckpointPlace | None:
+def checkpoint_of(request: TrainRequest, features: str) -> CheckpointPlace | None:
     """Returns where this training's state goes, None for nowhere.
 
     Args:
         request: What to train.
         features: Fingerprint of the features.
-        processes: That train it.
     """
     spec = request.checkpoints
     if spec.location is None:
@@ -108,7 +107,7 @@ def checkpoint_of(request: TrainRequest, features: str, processes: int) -> Check
         base = spec.location if "://" in spec.location else str(request.project_directory / spec.location)
         # Trainings of one project share the location.
         model = request.model.model_dump(mode="json")
-        own = fingerprint_of({"features": features, "model": model, "processes": processes})
+        own = fingerprint_of({"features": features, "model": model})
         location = f"{base.rstrip('/')}/{request.name}-{own[:12]}"
     return None if location is None else CheckpointPlace(location, every=spec.every, keep=spec.keep)
 

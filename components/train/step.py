@@ -99,7 +99,7 @@ def run(request: TrainRequest, progress: Progress, measure: Measure | None = Non
         return TrainResult(output=request.output, fingerprint="", family=spec.family, epochs=0, parameters={})
     bundle, curves = read_bundle(request.output, verify=False), read_curves(request.output)
     if request.checkpoints.location is not None:
-        _forget(request, manifest.fingerprint, group.size, progress)
+        _forget(request, manifest.fingerprint, progress)
 
     digest = bundle_digest(bundle)
     run = TrackedRun(
@@ -166,8 +166,8 @@ def _writing(output: Path) -> Iterator[None]:
         ) from error
 
 
-def _forget(request: TrainRequest, features: str, processes: int, progress: Progress) -> None:
-    place = checkpoint_of(request, features, processes)
+def _forget(request: TrainRequest, features: str, progress: Progress) -> None:
+    place = checkpoint_of(request, features)
     try:
         if place is not None:
             place.clear()

@@ -1,7 +1,7 @@
 """The processes that train together: who is one of how many, and what they say to each other.
 
-torchrun starts the processes and names each by RANK and WORLD_SIZE (torch.distributed.elastic). Their gradients are
-averaged by DistributedDataParallel, over gloo on CPUs and NCCL on GPUs.
+torchrun starts the processes and names each by RANK and WORLD_SIZE (torch.distributed.elastic). The gradients of what
+all of them hold are added up by DistributedDataParallel, over gloo on CPUs and NCCL on GPUs.
 """
 
 from __future__ import annotations
@@ -35,14 +35,33 @@ class Processes:
     device: torch.device
 
     def parallel(self, network: nn.Module) -> nn.Module:
-        """Returns the network to call in training: one whose gradients are the mean over all processes."""
+        """Returns the network to call in training: one whose gradients are the sum over all processes."""
         if self.size == 1:
             return network
-        return nn.parallel.DistributedDataParallel(
+        parallel = nn.parallel.DistributedDataParallel(
             network,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
         )
+        parallel.register_comm_hook(None, _add_up)
+        return parallel
+
+    def whole(self, shard: torch.Tensor, rows: int) -> torch.Tensor:
+        """Returns a table of which each process has every `size`-th row, the first from its own rank on.
+
+        Args:
+            shard: [rows of this process, ...].
+            rows: Of the whole table.
+        """
+        if self.size == 1:
+            return shard
+        # What is exchanged has to be of one length.
+        longest = -(-rows // self.size)
+        own = shard.new_zeros((longest, *shard.shape[1:]))
+        own[: len(shard)] = shard
+        shards = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(shards, own)
+        return torch.stack(shards, dim=1).flatten(0, 1)[:rows]
 
     def total(self, value: torch.Tensor) -> float:
         """Returns the sum of a scalar over all processes, the same for each."""
@@ -93,6 +112,12 @@ class Processes:
         dist.broadcast(text, 0)
         agreed: list[Any] = json.loads(bytes(text.cpu().tolist()))
         return agreed
+
+
+def _add_up(_state, bucket):  # type: ignore[no-untyped-def]  # PyTorch compares annotations with its own types
+    # The default divides by the number of processes; the loss is divided by the whole batch already.
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda future: future.value()[0])
 
 
 @contextmanager

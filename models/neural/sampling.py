@@ -1,8 +1,8 @@
 """What is drawn for training: the order of the pairs, the negatives, and whose identity is hidden.
 
 Draws come from Philox, a generator with a counter (Salmon et al. 2011): those of a pair depend on the seed, the epoch
-and the pair's place in the epoch's order, and on nothing that was drawn before. So each of several processes draws the
-rows of its own share and no others, and together they draw what one process would.
+and the pair's place in the epoch's order, and on nothing that was drawn before. So several processes, each with the
+pairs of its own users, together draw what one process does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Share:
 
 
 class EpochSampler:
-    """Draws one epoch.
+    """Draws one epoch, for the users of one process: those with `user % size == rank`.
 
     Args:
         pairs: int64 [n], distinct and sorted: user row * n_items + item row.
@@ -39,21 +39,35 @@ class EpochSampler:
         unknown_share: Of the pairs, whose user is hidden.
         seed: Of the training.
         epoch: From 0.
+        rank: Of the process.
+        size: Processes.
     """
 
     def __init__(
-        self, pairs: NDArray[np.int64], *, n_items: int, negatives: int, unknown_share: float, seed: int, epoch: int
+        self,
+        pairs: NDArray[np.int64],
+        *,
+        n_items: int,
+        negatives: int,
+        unknown_share: float,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        size: int = 1,
     ) -> None:
         self._pairs, self._n_items = pairs, n_items
         self._negatives, self._unknown_share = negatives, unknown_share
         self._order = np.random.default_rng([seed, epoch]).permutation(pairs)
+        self._own = None if size == 1 else (self._order // n_items) % size == rank
         self._key = np.random.SeedSequence([seed, epoch, 1]).generate_state(2, np.uint64)
         self._blocks = -(-(negatives + 1) // _BLOCK)
 
     def share(self, first: int, last: int) -> Share:
-        """Returns the pairs from place `first` to before `last` of the epoch's order, with their negatives."""
-        part = self._order[first:last]
-        uniform = self._uniform(first, last)
+        """Returns this process's pairs, maybe none, of those at `first` to before `last` in the epoch's order."""
+        part, uniform = self._order[first:last], self._uniform(first, last)
+        if self._own is not None:
+            own = self._own[first:last]
+            part, uniform = part[own], uniform[own]
         users = part // self._n_items
         items = np.empty((len(part), 1 + self._negatives), dtype=np.int64)
         items[:, 0] = part % self._n_items
@@ -68,19 +82,3 @@ class EpochSampler:
         bits = np.random.Philox(key=self._key)
         bits.advance(first * self._blocks)
         return np.random.Generator(bits).random((last - first, self._blocks * _BLOCK))
-
-
-def shares(length: int, batch: int, rank: int, size: int) -> list[tuple[int, int, int]]:
-    """Returns (first, last, rows of the whole batch) of one process for each batch of an epoch.
-
-    Args:
-        length: Pairs of the epoch.
-        batch: Pairs of a whole batch; the last one may be smaller.
-        rank: Of the process, from 0.
-        size: Processes. A last batch with fewer pairs than processes leaves some of them an empty share.
-    """
-    result = []
-    for start in range(0, length, batch):
-        rows = min(batch, length - start)
-        result.append((start + rows * rank // size, start + rows * (rank + 1) // size, rows))
-    return result
