@@ -7,10 +7,14 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from urllib.parse import urlsplit
 
+import pyarrow.fs as pafs
 import pytest
 from cluster_namespace import Cluster
+from cluster_services import address_for_pods, mlflow_server
+from container_engine import images
 
 NAMESPACE = os.environ.get("KF_PIPELINES_NAMESPACE", "kubeflow")
 PROJECT_NAME = "tiny-test"
@@ -38,9 +42,9 @@ def pipelines_resources() -> None:
         pytest.skip("the cluster has no custom resources of Kubeflow Pipelines (Kubernetes-native mode)")
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """A namespace of the test's own that admits pods of the profile `restricted` only."""
+@contextmanager
+def own_namespace() -> Iterator[Cluster]:
+    """Makes a namespace that admits pods of the profile `restricted` only."""
     own = Cluster(f"slipway-test-{secrets.token_hex(4)}")
     labels = "\n".join(f"    {name}: {value}" for name, value in RESTRICTED.items())
     namespace = f"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {own.namespace}\n  labels:\n{labels}\n"
@@ -50,6 +54,78 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield own
     finally:
         own.kubectl("delete", "namespace", own.namespace, "--wait=false", check=False)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A namespace of the test's own."""
+    with own_namespace() as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def module_cluster() -> Iterator[Cluster]:
+    """A namespace of the module's own."""
+    with own_namespace() as own:
+        yield own
+
+
+@contextmanager
+def own_bucket() -> Iterator[tuple[str, pafs.FileSystem]]:
+    """Makes a bucket in the object store of AWS_ENDPOINT_URL."""
+    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
+    if not endpoint.netloc:
+        pytest.skip("AWS_ENDPOINT_URL names no object store")
+    store = pafs.S3FileSystem(
+        endpoint_override=endpoint.netloc,
+        scheme=endpoint.scheme,
+        region="us-east-1",
+        allow_bucket_creation=True,
+        allow_bucket_deletion=True,
+    )
+    name = f"slipway-test-{secrets.token_hex(4)}"
+    store.create_dir(name)
+    try:
+        yield name, store
+    finally:
+        store.delete_dir(name)
+
+
+@pytest.fixture
+def bucket() -> Iterator[tuple[str, pafs.FileSystem]]:
+    """A bucket of the test's own."""
+    with own_bucket() as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def module_bucket() -> Iterator[tuple[str, pafs.FileSystem]]:
+    """A bucket of the module's own."""
+    with own_bucket() as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def built_images() -> None:
+    """Skips where no images are built; that the cluster has them too is up to whoever set it up."""
+    if not images():
+        pytest.skip("no image is built: make images")
+
+
+@pytest.fixture(scope="session")
+def pods_address() -> str:
+    """An address of this machine that pods reach."""
+    address = address_for_pods(Cluster("default"))
+    if address is None:
+        pytest.skip("pods do not reach this machine, as far as can be told: set CLUSTER_TEST_ADDRESS")
+    return address
+
+
+@pytest.fixture(scope="module")
+def pods_mlflow(pods_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An MLflow server that pods reach."""
+    with mlflow_server(pods_address, tmp_path_factory.mktemp("mlflow")) as url:
+        yield url
 
 
 @pytest.fixture

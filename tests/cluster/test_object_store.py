@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -23,27 +19,6 @@ from slipway.components.progress import Progress
 from slipway.contracts.errors import DataError, ServiceError
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture
-def bucket() -> Iterator[tuple[str, pafs.FileSystem]]:
-    """A bucket of the test's own."""
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if not endpoint.netloc:
-        pytest.skip("AWS_ENDPOINT_URL names no object store")
-    store = pafs.S3FileSystem(
-        endpoint_override=endpoint.netloc,
-        scheme=endpoint.scheme,
-        region="us-east-1",
-        allow_bucket_creation=True,
-        allow_bucket_deletion=True,
-    )
-    name = f"slipway-test-{secrets.token_hex(4)}"
-    store.create_dir(name)
-    try:
-        yield name, store
-    finally:
-        store.delete_dir(name)
 
 
 def put(store: pafs.FileSystem, key: str, rows: list[tuple[str, str, datetime]]) -> None:
