@@ -164,17 +164,6 @@ def test_a_corrupt_bundle_never_gets_ready_and_says_why(serving: Serving, tmp_pa
         message = serving.cluster.wait_for("the end of the predictor", reason, READY_SECONDS)
         assert "weights.safetensors was altered" in message
         assert "fetch the bundle again" in message
-        failure = serving.cluster.wait_for(
-            "the failure in the InferenceService's status",
-            lambda: (
-                serving.cluster.get("inferenceservice", "films-broken")["status"]
-                .get("modelStatus", {})
-                .get("lastFailureInfo", {})
-                .get("message", "")
-            ),
-            READY_SECONDS,
-        )
-        assert "was altered" in failure
         assert not is_ready(serving.cluster, "films-broken")
     finally:
         serving.cluster.kubectl("delete", "inferenceservice", "films-broken", "--wait=false")
