@@ -59,12 +59,31 @@ def explanation_text(document: Mapping[str, Any], *, all_looks: bool) -> str:
         several = len({verdict["arm"] for verdict in decision["guardrails"]}) > 1
         for verdict in decision["guardrails"]:
             lines += _verdict(verdict, several=several)
+    lines += _resources(document["resources"])
     outcomes = {verdict["outcome"] for decision in decisions for verdict in decision["guardrails"]}
     if outcomes:
         meanings = document["meanings"]["verdicts"]
         lines += ["", "What the verdicts mean:"]
         lines += [f"  {outcome:<13} {meanings[outcome]}" for outcome in meanings if outcome in outcomes]
     return "\n".join(lines)
+
+
+def _resources(resources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns what an answer of each version costs, which decides nothing."""
+    if not resources:
+        return []
+    lines = ["", "What an answer costs (since the first traffic; decides nothing):"]
+    for arm, use in sorted(resources.items()):
+        cost = (
+            "no answers"
+            if use["cpu_milliseconds"] is None
+            else f"{use['cpu_milliseconds']:.3g} ms of a processor, {use['mebibyte_seconds']:.3g} MiB for a second"
+        )
+        lines.append(
+            f"  {arm:<13} {cost}; {use['mebibytes']:.0f} MiB a process, {use['processes']} of them; "
+            f"{use['answers']:,.0f} answers"
+        )
+    return lines
 
 
 def _heading(document: Mapping[str, Any]) -> Iterator[str]:

@@ -232,6 +232,12 @@ JOINED_METRICS = (
 )
 COLLECTOR_METRICS = (FEEDBACK, *JOINED_METRICS)
 
+PROCESS_CPU = MetricDefinition(
+    "process_cpu_seconds_total", "counter", _ARM, "Processor time of a process; labels of a predictor's target."
+)
+PROCESS_MEMORY = MetricDefinition(
+    "process_resident_memory_bytes", "gauge", _ARM, "Memory of a process; labels of a predictor's target."
+)
 GATEWAY_REQUESTS = MetricDefinition(
     "traefik_service_requests_total",
     "counter",

@@ -18,8 +18,9 @@ from slipway.serving.rollout.core.observations import ArmObservation, Command, O
 from slipway.serving.rollout.core.serialization import to_plain
 from slipway.serving.rollout.core.types import Action, Alarm, MoveAlias, Phase, RecordEvent, RecordVerdicts, State
 from slipway.serving.rollout.history_lines import add_readings, standing
-from slipway.serving.rollout.queries import AT_LOCAL_GATEWAY, CounterSource, queries_for
-from slipway.serving.rollout.readings import CounterReader, Snapshot, Windows, windows_of
+from slipway.serving.rollout.queries import AT_LOCAL_GATEWAY, CounterSource, queries_for, resource_queries
+from slipway.serving.rollout.readings import CounterReader, Reading, Snapshot, Windows, windows_of
+from slipway.serving.rollout.resources import add
 from slipway.serving.rollout.store import Record, RolloutFolder, RolloutStore
 
 log = logging.getLogger(__name__)
@@ -114,11 +115,12 @@ class Looker(Generic[O, A]):
         state, actions = decide(record.state, observations, spec.policy, now)
         if (state.candidates, state.stable) != (before.candidates, before.stable):
             # Other versions are compared from here on: their counters have no reading to be subtracted yet.
-            record.snapshot, record.window_end, record.readings = Snapshot(), None, []
+            record.snapshot, record.window_end, record.readings, record.resources = Snapshot(), None, [], {}
         record.state = state
         record.smoke_test = None
         record.readings = add_readings(record.readings, observations, state)
-        home.write(record, self._history(record, before, actions, spec, now))
+        lines = [*_in_force(record, observations, now), *self._history(record, before, actions, spec, now)]
+        home.write(record, lines)
         home.clear(state.handled)
         self._seen(spec, state, actions)
         for action in actions:
@@ -152,9 +154,10 @@ class Looker(Generic[O, A]):
         self, spec: RolloutSpec, targets: Sequence[ArmTarget], record: Record, observed: O, now: float
     ) -> tuple[Windows, str | None]:
         queries = queries_for(spec.policy.guardrails, targets, spec.model, spec.policy.assignment, self._source)
+        costs = resource_queries(targets, spec.model, self._source)
         try:
             reader = self._reader_of(observed)
-            reading = reader.read(queries, record.snapshot, now)
+            reading = reader.read((*queries, *costs), record.snapshot, now)
         except ServiceError as error:
             return Windows(), str(error)
         if reading.newest is None:
@@ -164,7 +167,10 @@ class Looker(Generic[O, A]):
         if start is not None and reading.newest <= start:
             return Windows(), None
         record.snapshot, record.window_end = reading.snapshot, reading.newest
-        return Windows() if start is None else windows_of(reading, start, reading.newest), None
+        if start is None:
+            return Windows(), None
+        _add_resources(record, reading, start, reading.newest)
+        return windows_of(reading, start, reading.newest), None
 
     def _reader_of(self, observed: O) -> CounterReader:
         url = observed.endpoints.get("prometheus")
@@ -201,6 +207,7 @@ class Looker(Generic[O, A]):
                 case RecordVerdicts() if self._worth_keeping(record, before, action, now):
                     record.last_verdicts_at = now
                     kept = {"rule": state.reason, "readings": record.readings, "queries": _resolved(spec, self._source)}
+                    kept |= {"resources": record.resources} if record.resources else {}
                     lines.append({"type": "verdicts", **kept, **to_plain(action), **standing(state)})
                     record.readings = []
                 case MoveAlias(alias=alias, version=version):
@@ -239,6 +246,31 @@ class Controller(Looker[O, A]):
         folder, newer = waiting[0], waiting[1:]
         self.look(folder, _target(newer[-1].spec.candidates[0]) if newer else None)  # type: ignore[arg-type]
         return folder
+
+
+def _add_resources(record: Record, reading: Reading, start: float, end: float) -> None:
+    """Adds up what the arms used since the first traffic; warm-up is no part of it."""
+    since = record.state.traffic_since
+    if since is None or start < since:
+        return
+    for use in reading.resources:
+        record.resources = add(record.resources, use, end - start)
+
+
+def _in_force(record: Record, observations: Observations, now: float) -> list[dict[str, Any]]:
+    """Returns a line of history where other weights are in force than at the last look that saw them."""
+    judged = {target.arm for target in (*record.state.candidates, record.state.stable) if target is not None}
+    seen = {
+        name: arm.weight_applied
+        for name, arm in observations.arms.items()
+        if arm.weight_applied is not None and (name in judged or arm.weight_applied > 0)
+    }
+    if sum(seen.values()) == 0 or seen == record.in_force:
+        return []
+    record.in_force = seen
+    message = "In force: " + ", ".join(f"{arm} {weight} %" for arm, weight in sorted(seen.items()))
+    line = {"type": "event", "at": now, "kind": "weights", "message": message, "in_force": seen}
+    return [line | standing(record.state)]
 
 
 def _moves_alias(state: State) -> bool:

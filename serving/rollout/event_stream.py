@@ -15,6 +15,7 @@ from typing import Any
 
 from slipway.contracts.errors import ArtifactError, ServiceError
 from slipway.serving.rollout.core.types import TERMINAL
+from slipway.serving.rollout.resources import per_answer
 from slipway.serving.rollout.store import RolloutFolder
 
 Line = Mapping[str, Any]
@@ -51,6 +52,8 @@ class Decision:
         events: {"kind", "message"} of each change of phase or step, command and alarm.
         evidence: Sequence of the look whose readings it rests on: its own, the last one before, or None.
         guardrails: The verdicts of this look, each with "readings" and "queries" by arm, and its "meaning".
+        in_force: Percent of traffic by arm that came into force at this look; empty where nothing changed.
+        resources: What an answer of each arm costs, since the first traffic; see `resources.per_answer`.
     """
 
     rollout: str
@@ -63,6 +66,8 @@ class Decision:
     events: tuple[Mapping[str, str], ...]
     evidence: int | None
     guardrails: tuple[Mapping[str, Any], ...] = field(default=())
+    in_force: Mapping[str, int] = field(default_factory=dict)
+    resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the decision as JSON-ready data."""
@@ -109,6 +114,8 @@ def _decision(rollout: str, group: Sequence[Line], last: Decision | None) -> Dec
         events=events,
         evidence=sequence if look is not None else (None if last is None else last.evidence),
         guardrails=() if look is None else tuple(_guardrails(look)),
+        in_force=next((dict(line["in_force"]) for line in group if "in_force" in line), {}),
+        resources={} if look is None else per_answer(look.get("resources", {})),
     )
 
 
@@ -270,6 +277,8 @@ def explanation_of(folder: RolloutFolder) -> dict[str, Any]:
         "weights": dict(state.get("weights", {})),
         "reason": state.get("reason", ""),
         "alarm": state.get("alarm", ""),
+        "in_force": {} if content is None else dict(content.get("in_force", {})),
+        "resources": {} if content is None else per_answer(content.get("resources", {})),
         "meanings": {"verdicts": OUTCOME_MEANINGS, "requirements": REQUIREMENT_MEANINGS},
         "decisions": [decision.to_dict() for decision in HistoryReader(folder).new()],
     }

@@ -100,6 +100,21 @@ class HistogramQuery:
         return self.buckets.query
 
 
+@dataclass(frozen=True)
+class ResourceQuery:
+    """What the processes of one arm used: processor seconds and answers as counters, and memory as it is now."""
+
+    arm: str
+    cpu: Counter
+    answers: Counter
+    memory: str
+
+    @property
+    def counters(self) -> tuple[Counter, ...]:
+        """Every counter that is read."""
+        return self.cpu, self.answers
+
+
 Query = CountQuery | MomentsQuery | HistogramQuery
 
 
@@ -171,6 +186,26 @@ def queries_for(
         for guardrail in guardrails:
             queries.extend(_query(part, arm.arm, by_arm, by_version, source) for part in guardrail.parts())
     return tuple(queries)
+
+
+def resource_queries(
+    arms: Sequence[ArmTarget], model: str, source: CounterSource = AT_LOCAL_GATEWAY
+) -> tuple[ResourceQuery, ...]:
+    """Returns what to read for the cost of each arm's answers, from its predictors.
+
+    Args:
+        arms, model, source: As for `queries_for`.
+    """
+    return tuple(
+        ResourceQuery(
+            arm.arm,
+            Counter(metrics.PROCESS_CPU.name, matchers),
+            Counter(metrics.REQUESTS.name, matchers),
+            f"{metrics.PROCESS_MEMORY.name}{{{matchers}}}",
+        )
+        for arm in arms
+        for matchers in (source.by_version(model, arm.version),)
+    )
 
 
 def _query(guardrail: Guardrail, arm: str, by_arm: str, by_version: str, source: CounterSource) -> Query:

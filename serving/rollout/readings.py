@@ -17,7 +17,15 @@ import httpx
 
 from slipway.contracts.errors import ServiceError
 from slipway.serving.rollout.core.observations import WindowCount, WindowHistogram, WindowMoments
-from slipway.serving.rollout.queries import Counter, CountQuery, HistogramQuery, MomentsQuery, Query
+from slipway.serving.rollout.queries import (
+    Counter,
+    CountQuery,
+    HistogramQuery,
+    MomentsQuery,
+    Query,
+    ResourceQuery,
+)
+from slipway.serving.rollout.resources import ResourceUse
 
 Series = Mapping[str, tuple[float, float]]
 """Canonical labels of a series -> (time of its sample in Unix seconds, value)."""
@@ -81,7 +89,7 @@ class Reading:
     Args:
         snapshot: What the next reading is subtracted from.
         newest: Time of the newest sample, None without any.
-        counts, moments, histograms: What happened since the snapshot before; nothing at the first reading.
+        counts, moments, histograms, resources: What happened since the snapshot before; nothing at the first reading.
     """
 
     snapshot: Snapshot
@@ -89,6 +97,7 @@ class Reading:
     counts: tuple[Count, ...] = ()
     moments: tuple[MomentSums, ...] = ()
     histograms: tuple[BucketCounts, ...] = ()
+    resources: tuple[ResourceUse, ...] = ()
 
 
 class Windows(NamedTuple):
@@ -126,7 +135,7 @@ class CounterReader:
         """Closes the connections."""
         self._client.close()
 
-    def read(self, queries: Sequence[Query], previous: Snapshot, at: float) -> Reading:
+    def read(self, queries: Sequence[Query | ResourceQuery], previous: Snapshot, at: float) -> Reading:
         """Reads every counter as of `at` and subtracts the previous reading.
 
         Args:
@@ -142,12 +151,14 @@ class CounterReader:
         # A scrape that was stored in the middle of all this is in some answers and not in others: counts out of numbers
         # of different moments. What was read before it is read again; a scrape is seen whole or not at all.
         now |= {selector: self._samples(selector, at) for selector in _behind(now)}
-        newest = max((moment for samples in now.values() for moment, _ in samples.values()), default=None)
+        # What things cost is no evidence, and must not make windows of its own.
+        judged = {name for query in queries if not isinstance(query, ResourceQuery) for name in _selectors(query)}
+        newest = max((moment for name in judged for moment, _ in now[name].values()), default=None)
         merged = {selector: dict(previous.series.get(selector, {})) | dict(now[selector]) for selector in selectors}
         snapshot = Snapshot(at=at, series=merged)
         if not previous.series:
             return Reading(snapshot, newest)
-        counts, moments, histograms = [], [], []
+        counts, moments, histograms, resources = [], [], [], []
         for query in queries:
             grown = _Growth.of(query, previous.series, now)
             match query:
@@ -157,10 +168,13 @@ class CounterReader:
                 case MomentsQuery(values=values, squares=squares, n=n, maximum=maximum):
                     scaled = grown.sum(values) / maximum, grown.sum(squares) / maximum**2
                     moments.append(MomentSums(query.guardrail, query.arm, grown.sum(n), *scaled))
+                case ResourceQuery(arm=arm, cpu=cpu, answers=answers, memory=memory):
+                    held = [value for _, value in self._samples(memory, at).values()]
+                    resources.append(ResourceUse(arm, grown.sum(answers), grown.sum(cpu), sum(held), len(held)))
                 case HistogramQuery(buckets=buckets):
                     histograms.append(BucketCounts(query.guardrail, query.arm, grown.buckets(buckets)))
         readable = tuple(histogram for histogram in histograms if histogram.counts)
-        return Reading(snapshot, newest, tuple(counts), tuple(moments), readable)
+        return Reading(snapshot, newest, tuple(counts), tuple(moments), readable, tuple(resources))
 
     def _samples(self, selector: str, at: float) -> dict[str, tuple[float, float]]:
         query = f"{selector}[{self._lookback * 1000:.0f}ms]"
@@ -194,7 +208,7 @@ def _behind(now: Mapping[str, Series]) -> list[str]:
     ]
 
 
-def _selectors(query: Query) -> list[str]:
+def _selectors(query: Query | ResourceQuery) -> list[str]:
     return [selector for counter in query.counters for selector, _ in counter.selectors]
 
 
@@ -205,7 +219,7 @@ class _Growth:
     series: Mapping[str, Mapping[str, float]]
 
     @classmethod
-    def of(cls, query: Query, before: Mapping[str, Series], now: Mapping[str, Series]) -> _Growth:
+    def of(cls, query: Query | ResourceQuery, before: Mapping[str, Series], now: Mapping[str, Series]) -> _Growth:
         """Subtracts; a process of which one series has become smaller has restarted, and all of its series with it.
 
         All but those that its last scrape no longer had: they end with its earlier life.

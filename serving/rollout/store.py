@@ -32,7 +32,11 @@ from slipway.serving.rollout.readings import Snapshot
 
 @dataclass
 class Record:
-    """What a controller must remember of a rollout between two ticks."""
+    """What a controller must remember of a rollout between two ticks.
+
+    `resources` is what each arm used since the first traffic, `in_force` the weights that were seen last; both are
+    shown and decide nothing.
+    """
 
     state: State
     snapshot: Snapshot = field(default_factory=Snapshot)
@@ -41,6 +45,8 @@ class Record:
     history_bytes: int = 0
     last_verdicts_at: float = 0.0
     readings: list[dict[str, Any]] = field(default_factory=list)
+    resources: dict[str, dict[str, float]] = field(default_factory=dict)
+    in_force: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as JSON-ready data."""
@@ -52,6 +58,8 @@ class Record:
             "history_bytes": self.history_bytes,
             "last_verdicts_at": self.last_verdicts_at,
             "readings": self.readings,
+            "resources": self.resources,
+            "in_force": self.in_force,
         }
 
     @classmethod
@@ -66,6 +74,8 @@ class Record:
             history_bytes=int(content["history_bytes"]),
             last_verdicts_at=float(content["last_verdicts_at"]),
             readings=[dict(reading) for reading in content.get("readings", ())],
+            resources={arm: dict(sums) for arm, sums in content.get("resources", {}).items()},
+            in_force=dict(content.get("in_force", {})),
         )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from slipway.serving.local.observed import read_observed
 from slipway.serving.rollout.core.observations import Command
 from slipway.serving.rollout.event_stream import Decision, HistoryReader, read_plain_state
 from slipway.serving.rollout.store import RolloutFolder
-from slipway.serving.ui.detail import available_commands, detail_of, summary_of, unreadable
+from slipway.serving.ui.detail import available_commands, detail_of, spec_of_any_version, summary_of, unreadable
 from slipway.serving.ui.source import RolloutSummary
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -43,7 +44,7 @@ class LocalSource:
         self._retry = retry
         self.read_only = read_only
         self._lock = threading.Lock()
-        self._specs: dict[str, RolloutSpec] = {}
+        self._specs: dict[str, tuple[RolloutSpec, Mapping[str, Any] | None]] = {}
         self._summaries: dict[str, tuple[Stamp | None, RolloutSummary]] = {}
         self._histories: OrderedDict[str, tuple[HistoryReader, list[Decision]]] = OrderedDict()
 
@@ -63,10 +64,10 @@ class LocalSource:
     def read(self, rollout: str) -> dict[str, Any]:
         """Returns one rollout."""
         folder = self._folder(rollout)
-        spec = self._spec(folder)
+        spec, written = self._spec(folder)
         content = read_plain_state(folder)
         handled = set() if content is None else set(content["state"].get("handled", ()))
-        summary = summary_of(spec, content)
+        summary = summary_of(spec, content, written)
         return detail_of(
             spec,
             content,
@@ -74,6 +75,7 @@ class LocalSource:
             pending=[command for command in _commands(folder) if command.id not in handled],
             waits_for=None if summary.terminal else self._before(rollout),
             read_only=self.read_only,
+            written=written,
         )
 
     def history(self, rollout: str) -> Sequence[Decision]:
@@ -92,10 +94,10 @@ class LocalSource:
     def command(self, rollout: str, kind: CommandKind, by: str) -> str:
         """Gives a command; a retry is a rollout of its own."""
         folder = self._folder(rollout)
-        spec = self._spec(folder)
+        spec, written = self._spec(folder)
         content = read_plain_state(folder)
         state = {} if content is None else content["state"]
-        if kind not in available_commands(state, spec.policy):
+        if written is not None or kind not in available_commands(state, spec.policy):
             raise RolloutError(
                 f"{kind} has no effect in phase {state.get('phase', 'Pending')}",
                 where=rollout,
@@ -126,15 +128,20 @@ class LocalSource:
             return known[1]
         folder = RolloutFolder(self._root / name)
         try:
-            summary = summary_of(self._spec(folder), read_plain_state(folder))
+            spec, written = self._spec(folder)
+            summary = summary_of(spec, read_plain_state(folder), written)
         except ArtifactError as error:
             summary = unreadable(name, error)
         self._summaries[name] = (stamp, summary)
         return summary
 
-    def _spec(self, folder: RolloutFolder) -> RolloutSpec:
+    def _spec(self, folder: RolloutFolder) -> tuple[RolloutSpec, Mapping[str, Any] | None]:
         if folder.id not in self._specs:
-            self._specs[folder.id] = folder.spec
+            path = folder.path / "spec.json"
+            try:
+                self._specs[folder.id] = spec_of_any_version(json.loads(path.read_bytes()))
+            except (OSError, ValueError, AttributeError) as error:
+                raise ArtifactError("the rollout's spec cannot be read", where=str(path)) from error
         return self._specs[folder.id]
 
     def _folder(self, rollout: str) -> RolloutFolder:

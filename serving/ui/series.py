@@ -12,7 +12,7 @@ LARGEST = 400
 
 
 def series_of(decisions: Sequence[Decision]) -> dict[str, Any]:
-    """Returns {"weights": [...], "events": [...], "guardrails": {"name/arm": [...]}}, thinned out.
+    """Returns {"weights": [...], "in_force": [...], "events": [...], "guardrails": {"name/arm": [...]}}, thinned out.
 
     Args:
         decisions: All decisions so far, oldest first.
@@ -20,6 +20,7 @@ def series_of(decisions: Sequence[Decision]) -> dict[str, Any]:
     looks = thinned([decision for decision in decisions if decision.guardrails])
     return {
         "weights": weight_points(decisions),
+        "in_force": in_force_points(decisions),
         "events": event_points(decisions),
         "guardrails": guardrail_points(looks),
     }
@@ -32,6 +33,15 @@ def weight_points(decisions: Sequence[Decision]) -> list[dict[str, Any]]:
         if decision.weights and (not points or points[-1]["weights"] != decision.weights):
             points.append({"at": decision.at, "sequence": decision.sequence, "weights": decision.weights})
     return points
+
+
+def in_force_points(decisions: Sequence[Decision]) -> list[dict[str, Any]]:
+    """Returns the moments at which other weights came into force."""
+    return [
+        {"at": decision.at, "sequence": decision.sequence, "weights": decision.in_force}
+        for decision in decisions
+        if decision.in_force
+    ]
 
 
 def event_points(decisions: Sequence[Decision]) -> list[dict[str, Any]]:

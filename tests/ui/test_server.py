@@ -140,7 +140,7 @@ def test_the_list_says_when_a_line_changed(page: Served, project: Path) -> None:
 
 def test_decisions_are_given_newest_first_by_pages_with_what_they_rest_on(page: Served, project: Path) -> None:
     name = "20270105-000000-000-films-v2"
-    Player(create(project, spec_of(name)), error_rate=0.15).play(40)
+    Player(create(project, spec_of(name)), error_rate=0.08).play(40)
     path = f"/api/rollouts/{name}/decisions"
     every = page.get(f"{path}?kind=all&limit=100").json()
     assert every["older"] == 0

@@ -8,6 +8,7 @@ import { OUTCOMES, clock, interval, measureOf, number, whole } from "./format.js
 export function weightChart() {
   let arms = [];
   let events = [];
+  let inForce = [];
   const chart = new Chart("Traffic by version over time", { height: 210, draw, read });
 
   function draw(svg, frame) {
@@ -23,12 +24,13 @@ export function weightChart() {
       svg.append(s("text", { x, y: frame.top - 6, "text-anchor": x > frame.right - 60 ? "end" : "middle" }, event.kind === "alarm" ? "! alarm" : event.message.split(" ")[0]));
     }
     const placed = [];
+    const stairs = (points, arm) => points.map((point, position) => `${position === 0 ? "M" : "H"}${frame.x(point.at)}${position === 0 ? "," : "V"}${y(point.weights[arm] ?? 0)}`).join("");
+    // What was in force lies below, wide and pale: it shows where the gateway was not yet, or not, as decided.
     arms.forEach((arm, index) => {
-      let path = "";
-      chart.points.forEach((point, position) => {
-        const value = y(point.weights[arm] ?? 0);
-        path += position === 0 ? `M${frame.x(point.at)},${value}` : `H${frame.x(point.at)}V${value}`;
-      });
+      if (inForce.length) svg.append(s("path", { class: `inforce arm${index % 4}`, d: `${stairs(inForce, arm)}H${frame.right}` }));
+    });
+    arms.forEach((arm, index) => {
+      const path = stairs(chart.points, arm);
       const last = y(chart.points.at(-1).weights[arm] ?? 0);
       svg.append(s("path", { class: `weight arm${index % 4}`, d: `${path}H${frame.right}` }));
       let label = last + (last < frame.top + 30 ? 16 : -6);
@@ -39,14 +41,20 @@ export function weightChart() {
   }
 
   function read(point) {
-    return `${clock(point.at)} · ${arms.map((arm) => `${arm} ${point.weights[arm] ?? 0} %`).join(", ")}`;
+    const shares = (weights) => arms.map((arm) => `${arm} ${weights[arm] ?? 0} %`).join(", ");
+    const seen = inForce.filter((other) => other.at <= point.at).at(-1);
+    const then = inForce.find((other) => other.at > point.at);
+    const late = then && (!seen || shares(seen.weights) !== shares(point.weights)) && shares(then.weights) === shares(point.weights);
+    const inForceWords = late ? ` · in force ${Number((then.at - point.at).toPrecision(2))} s later` : seen ? ` · in force: ${shares(seen.weights)}` : "";
+    return `${clock(point.at)} · decided: ${shares(point.weights)}${inForceWords}`;
   }
 
   return {
     element: chart.element,
-    update(points, newEvents, order, from, to) {
+    update(points, seen, newEvents, order, from, to) {
       arms = order;
       events = newEvents;
+      inForce = seen;
       chart.update(points, from, to);
     },
   };

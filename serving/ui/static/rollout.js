@@ -5,7 +5,7 @@ import { showCards } from "./cards.js";
 import { weightChart } from "./charts.js";
 import { ask, line, listen, takeToken } from "./connection.js";
 import { byId, h, show } from "./dom.js";
-import { PHASES, clock, date, duration } from "./format.js";
+import { PHASES, date, duration, number, whole } from "./format.js";
 import * as log from "./log.js";
 import { phaseBadge } from "./parts.js";
 
@@ -38,6 +38,7 @@ function notices() {
   if (detail && !detail.served && !detail.terminal) found.push(h("p", { class: "notice warn" }, "! Nothing runs this rollout: the serving plane is down. Start it with ", h("code", {}, "slipway up"), "; the rollout goes on where it was."));
   if (detail?.waits_for) found.push(h("p", { class: "notice" }, "Another rollout has to end first: ", h("a", { href: `/rollouts/${encodeURIComponent(detail.waits_for)}` }, detail.waits_for)));
   for (const command of detail?.pending ?? []) found.push(h("p", { class: "notice" }, `${nameOf(command.kind)} was given by ${command.by}; the controller has not taken it up yet.`));
+  if (detail?.unreadable) found.push(h("p", { class: "notice warn" }, `! ${detail.unreadable}`));
   if (detail?.read_only && !detail.terminal) found.push(h("p", { class: "quiet" }, "This page is read-only: commands are given with slipway rollout."));
   show(byId("notices"), found);
 }
@@ -62,11 +63,22 @@ function charts() {
   const from = Math.min(detail.started ?? Infinity, points[0]?.at ?? Infinity);
   if (points.length) {
     if (chart === null) { chart = weightChart(); byId("weights").append(chart.element); }
-    chart.update(points, series.events, arms, from, now());
+    chart.update(points, series.in_force, series.events, arms, from, now());
   }
   const traffic = Object.values(series.guardrails).map((found) => found[0]?.at ?? Infinity);
   const begin = Math.min(...traffic, now());
   showCards(detail, series, begin, Math.max(...Object.values(series.guardrails).map((found) => found.at(-1)?.at ?? 0), begin + 1));
+}
+
+// What an answer of each version costs; judged by nothing.
+function costs() {
+  const arms = Object.entries(detail.resources);
+  byId("costs-part").hidden = arms.length === 0;
+  show(byId("costs"), h("thead", {}, h("tr", {}, ["Version", "Processor time of an answer", "Memory of an answer", "Memory of a process", "Processes", "Answers"].map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, arms.map(([arm, use]) => h("tr", {}, h("th", { scope: "row" }, arm),
+      h("td", { "data-label": "Processor time of an answer" }, use.cpu_milliseconds === null ? "none" : `${number(use.cpu_milliseconds)} ms`),
+      h("td", { "data-label": "Memory of an answer" }, use.mebibyte_seconds === null ? "none" : `${number(use.mebibyte_seconds)} MiB·s`),
+      h("td", { "data-label": "Memory of a process" }, `${whole(use.mebibytes)} MiB`), h("td", { "data-label": "Processes" }, whole(use.processes)), h("td", { "data-label": "Answers" }, whole(use.answers))))));
 }
 
 function words() {
@@ -79,7 +91,7 @@ function showAll() {
   const names = detail.candidates.join(", ") || rollout;
   byId("title").textContent = detail.stable ? `${names} over ${detail.stable}` : names;
   document.title = `${detail.phase}: ${names} · Slipway`;
-  standing(); notices(); steps(); charts(); showActions(detail);
+  standing(); notices(); steps(); charts(); costs(); showActions(detail);
   if (phase !== null && phase !== detail.phase) say(`${detail.phase}. ${detail.reason}`);
   phase = detail.phase;
 }
@@ -92,6 +104,7 @@ function told(error) {
 function grow(message) {
   for (const decision of message.decisions) {
     if (decision.sequence <= drawn) continue;
+    if (Object.keys(decision.in_force).length) series.in_force.push({ at: decision.at, sequence: decision.sequence, weights: decision.in_force });
     if (Object.keys(decision.weights).length && JSON.stringify(series.weights.at(-1)?.weights) !== JSON.stringify(decision.weights)) series.weights.push({ at: decision.at, weights: decision.weights });
   }
   const fresh = (point) => point.sequence > drawn;
