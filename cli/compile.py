@@ -44,7 +44,8 @@ def parameters_of(texts: tuple[str, ...]) -> dict[str, Any]:
     epilog="\b\nExamples:\n"
     "  slipway compile --to pipeline.yaml\n"
     "  slipway compile --manifests deploy/ && kubectl apply -f deploy/\n"
-    "  slipway compile --pipeline retraining --manifests deploy/ --no-run",
+    "  slipway compile --pipeline retraining --manifests deploy/ --no-run\n"
+    "  slipway compile --train-job train.yaml --features features --output model",
 )
 @file_option
 @pipeline_option
@@ -58,6 +59,13 @@ def parameters_of(texts: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--label", default="", help="Tells a run from an earlier one of the same version.")
 @click.option("--parameter", "parameters", metavar="NAME=VALUE", multiple=True, help="A parameter of the run.")
 @click.option("--image", help="One container image for all steps; pin it by digest.")
+@click.option(
+    "--train-job",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for a TrainJob that trains by itself, without a pipeline.",
+)
+@click.option("--features", help="With --train-job: the features artifact, relative to the project's volume.")
+@click.option("--output", help="With --train-job: where the model goes, relative to the project's volume.")
 @click.option("--set", "overrides", metavar="FIELD=VALUE", multiple=True, help="Override a field of the project file.")
 def compile_command(
     file: Path,
@@ -68,6 +76,9 @@ def compile_command(
     label: str,
     parameters: tuple[str, ...],
     image: str | None,
+    train_job: Path | None,
+    features: str | None,
+    output: str | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Write the pipeline for a cluster; the same project gives the same bytes on every machine.
@@ -79,6 +90,10 @@ def compile_command(
 
     project = load_project(file, overrides)
     name: Any = pipeline.replace("-", "_")
+    if train_job is not None:
+        write_train_job(project, train_job, features, output)
+        if target is None and manifests is None:
+            return
     if target is None and manifests is None:
         target = Path("pipeline.yaml")
     if target is not None and target.suffix not in (".yaml", ".yml"):
@@ -96,6 +111,26 @@ def compile_command(
     loose = sorted(step for step, image in compiled.images.items() if "@sha256:" not in image)
     if loose:
         note(f"not pinned by digest: the images of {', '.join(loose)}; see kubernetes.images in the project file")
+
+
+def write_train_job(project: Project, target: Path, features: str | None, output: str | None) -> None:
+    """Writes the TrainJob of a project.
+
+    Raises:
+        UsageError: It is not said what it reads and writes, or the project cannot be trained so.
+    """
+    from slipway.pipelines.kubernetes.manifests import to_yaml
+    from slipway.pipelines.kubernetes.train_jobs import train_job
+
+    if features is None or output is None:
+        raise UsageError(
+            "a TrainJob needs to know what it reads and writes",
+            where="--train-job",
+            remedy="Add --features and --output, folders relative to the project's volume.",
+        )
+    write_atomically(target, to_yaml([train_job(project, features, output)]))
+    note(f"wrote {target}")
+    note(f"next: kubectl apply -f {target}")
 
 
 def write_manifests(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -76,24 +77,19 @@ class NeuralCollaborativeFiltering(Recommender):
             if error.name != "torch":
                 raise
             raise require_extra("torch", "neural") from error
-        catalogue, measure = data.catalogue(), data.measure
-
-        def model_of(arrays: Mapping[str, NDArray[np.float32]]) -> Self:
-            dumped = checked.model_dump(mode="json")
-            return cls(catalogue, arrays=arrays, standardisation=standardisation, parameters=dumped)
-
-        return model_of(
-            train(
-                data,
-                checked,
-                standardisation,
-                family=cls.family,
-                seed=seed,
-                on_epoch=on_epoch,
-                checkpoint=checkpoint,
-                measure=None if measure is None else lambda arrays: measure(model_of(arrays)),
-            )
+        dumped, measure = checked.model_dump(mode="json"), data.measure
+        model_of = partial(cls, data.catalogue(), standardisation=standardisation, parameters=dumped)
+        arrays = train(
+            data,
+            checked,
+            standardisation,
+            family=cls.family,
+            seed=seed,
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+            measure=None if measure is None else lambda arrays: measure(model_of(arrays=arrays)),
         )
+        return model_of(arrays=arrays)
 
     def answers(self, user_rows: NDArray[np.int64], features: Features) -> NDArray[np.bool_]:
         """Known users, and users with features; see `Recommender.answers`."""

@@ -6,19 +6,15 @@ float32 sums are rounded. Measured on this data: 2e-8 in the loss, 3e-7 in the w
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from small_features import write_features
-from training_process import processes_of, start_step, step_command, train_request, until
+from training_process import processes_of, start_step, train_request, until
 
 from slipway.components.progress import Progress
 from slipway.components.train.fitting import read_curves
@@ -110,37 +106,6 @@ def test_no_process_outlives_the_step(features: Path, tmp_path: Path, number: in
         step.send_signal(number)
         assert step.wait(timeout=120) == code
         until(lambda: not any(process.is_running() for process in processes), "both processes end")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_the_command_of_a_train_job_works_with_the_variables_that_the_trainer_sets(
-    features: Path, alone: Path, tmp_path: Path
-) -> None:
-    """Two processes stand for its two pods; each has the variables of its own pod."""
-    port = free_port()
-    pods = []
-    for node in range(2):
-        variables = {
-            "PET_NNODES": "2",
-            "PET_NPROC_PER_NODE": "1",
-            "PET_NODE_RANK": str(node),
-            "PET_MASTER_ADDR": "127.0.0.1",
-            "PET_MASTER_PORT": str(port),
-        }
-        command = step_command(train_request(features, tmp_path / "model"), tmp_path / f"outcome-{node}")
-        pods.append(subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True))
-    for pod in pods:
-        _, said = pod.communicate(timeout=240)
-        assert pod.returncode == 0, said
-    assert_close(tmp_path / "model", alone)
-    results = [json.loads((tmp_path / f"outcome-{node}" / "result.json").read_text()) for node in range(2)]
-    assert results[0]["fingerprint"] == bundle_digest(read_bundle(tmp_path / "model"))
-    assert results[1]["fingerprint"] == ""
 
 
 def test_the_variables_of_the_trainer_say_who_trains_and_torchrun_itself_is_refused() -> None:
