@@ -116,7 +116,7 @@ class Kube:
         body = {"apiVersion": resource.api_version, "kind": resource.kind, **document}
         path = resource.path(meta.get("namespace"), meta["name"], subresource)
         query = [("fieldManager", FIELD_MANAGER), ("force", "true" if force else "false")]
-        return self._expect("PATCH", path, query=query, body=json.dumps(body), content="application/apply-patch+yaml")
+        return self._expect("PATCH", path, query=query, body=body, content="application/apply-patch+yaml")
 
     def merge(self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]) -> Document | None:
         """Merges a patch into an object; returns it, or None where it is gone."""
