@@ -9,9 +9,9 @@ from slipway.contracts.project.promotion import EnvironmentSpec
 from slipway.serving.promotion import body
 from slipway.serving.promotion.audit import AUDIT, Audit, AuditLine, same_person
 from slipway.serving.promotion.candidate import Outcome
-from slipway.serving.promotion.git import BranchMovedError
 from slipway.serving.promotion.ground import ATTEMPTS, Ground, Proposal, find_environment
 from slipway.serving.promotion.promote import Promoter, too_busy
+from slipway.serving.promotion.repository import BranchMovedError
 
 
 def approve(
@@ -46,7 +46,7 @@ def approve(
             commit = repository.commit(proposal.commit, {f"{ground.folder}/{AUDIT}": text}, body.commit_message(given))
             promoter.progress(f"pushing the approval to {proposal.branch}")
             try:
-                repository.push(commit, proposal.branch, expected=proposal.commit)
+                commit = repository.push(commit, proposal.branch, expected=proposal.commit)
             except BranchMovedError:
                 continue
             return _approved(promoter, environment, ground, replace(proposal, commit=commit, audit=audit))

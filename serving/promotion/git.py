@@ -20,6 +20,7 @@ from pathlib import Path
 
 from slipway.contracts.errors import EnvironmentProblemError, LockHeldError, ServiceError, UsageError
 from slipway.contracts.files import exclusive_lock
+from slipway.serving.promotion.repository import BranchMovedError, Remote
 
 LOCAL_SECONDS = 60.0
 NETWORK_SECONDS = 300.0
@@ -31,18 +32,6 @@ _UNKNOWN = ("Authentication failed", "could not read", "Permission denied", "err
 
 # Set while git itself runs a hook; they would point the program at another repository or index.
 _FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_COMMON_DIR")
-
-
-class BranchMovedError(Exception):
-    """The remote's branch is not where it was when it was looked at."""
-
-
-@dataclass(frozen=True)
-class Remote:
-    """What a remote holds: its main branch, and the commits of the branches that were asked for."""
-
-    main: str | None
-    branches: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -139,8 +128,8 @@ class Repository:
         signature = ["-S"] if signed else []
         return self._git("commit-tree", tree, "-p", parent, *signature, "-F", "-", text=message).strip()
 
-    def push(self, commit: str, branch: str, *, expected: str | None) -> None:
-        """Makes the remote's branch point at a commit, provided that it still is where it was.
+    def push(self, commit: str, branch: str, *, expected: str | None) -> str:
+        """Makes the remote's branch point at a commit, provided that it still is where it was; returns the commit.
 
         Args:
             commit: Here.
@@ -154,7 +143,7 @@ class Repository:
         lease = f"--force-with-lease=refs/heads/{branch}:{expected or ''}"
         done = self._run("push", "--porcelain", lease, "--", self.remote, f"{commit}:refs/heads/{branch}", network=True)
         if done.returncode == 0:
-            return
+            return commit
         refusals = [line for line in done.stdout.splitlines() if line.startswith("!")]
         reason = refusals[0].rpartition("\t")[2] if refusals else ""
         if any(words in reason for words in _MOVED) and self.look(branch).branches.get(branch) != expected:

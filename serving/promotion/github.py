@@ -22,18 +22,18 @@ class GitHub:
 
     def __init__(self, api: str, path: str, token: str) -> None:
         self._owner = path.partition("/")[0]
-        self._repository = f"/repos/{quote(path)}"
+        self.root = f"/repos/{quote(path)}"
         headers = {
             "Accept": "application/vnd.github+json",
             "X-GitHub-Api-Version": "2022-11-28",
             "Authorization": f"Bearer {token}",
         }
-        self._api = JsonApi("GitHub", api, headers)
+        self.api = JsonApi("GitHub", api, headers)
 
     def login(self) -> str | None:
         """See `Host`. The token of a workflow has no user, and is answered 403."""
         try:
-            return str(self._api.get("/user")["login"])
+            return str(self.api.get("/user")["login"])
         except RefusedRequestError as error:
             if error.status == 401:
                 raise
@@ -44,14 +44,14 @@ class GitHub:
         query = {"head": f"{self._owner}:{branch}", "base": base, "state": "all"}
         query |= {"sort": "created", "direction": "desc"}
         # A host that does not know the owner's filter would answer with everybody's.
-        found = [_read(entry) for entry in self._api.get(f"{self._repository}/pulls", query) if _is_of(entry, branch)]
+        found = [_read(entry) for entry in self.api.get(f"{self.root}/pulls", query) if _is_of(entry, branch)]
         return next((entry for entry in found if entry.state == "open"), found[0] if found else None)
 
     def open(self, title: str, body: str, branch: str, base: str) -> PullRequest:
         """See `Host`."""
         content = {"title": title, "head": branch, "base": base, "body": body[:LONGEST_BODY]}
         try:
-            return _read(self._api.post(f"{self._repository}/pulls", content))
+            return _read(self.api.post(f"{self.root}/pulls", content))
         except (RefusedRequestError, NoAnswerError) as error:
             if isinstance(error, RefusedRequestError) and error.status != 422:
                 raise
@@ -64,7 +64,7 @@ class GitHub:
     def approve(self, number: int, commit: str) -> None:
         """See `Host`."""
         content = {"event": "APPROVE", "commit_id": commit, "body": "Approved with `slipway promote --approve`."}
-        self._api.post(f"{self._repository}/pulls/{number}/reviews", content)
+        self.api.post(f"{self.root}/pulls/{number}/reviews", content)
 
 
 def _is_of(entry: Any, branch: str) -> bool:

@@ -21,13 +21,13 @@ class GitLab:
     """
 
     def __init__(self, api: str, path: str, token: str) -> None:
-        self._project = f"/projects/{quote(path, safe='')}"
-        self._api = JsonApi("GitLab", api, {"PRIVATE-TOKEN": token})
+        self.root = f"/projects/{quote(path, safe='')}"
+        self.api = JsonApi("GitLab", api, {"PRIVATE-TOKEN": token})
 
     def login(self) -> str | None:
         """See `Host`. The token of a project has a user of its own."""
         try:
-            return str(self._api.get("/user")["username"])
+            return str(self.api.get("/user")["username"])
         except RefusedRequestError as error:
             if error.status == 401:
                 raise
@@ -36,7 +36,7 @@ class GitLab:
     def find(self, branch: str, base: str) -> PullRequest | None:
         """See `Host`."""
         query = {"source_branch": branch, "target_branch": base, "order_by": "created_at", "sort": "desc"}
-        found = [_read(entry) for entry in self._api.get(f"{self._project}/merge_requests", query)]
+        found = [_read(entry) for entry in self.api.get(f"{self.root}/merge_requests", query)]
         return next((entry for entry in found if entry.state == "open"), found[0] if found else None)
 
     def open(self, title: str, body: str, branch: str, base: str) -> PullRequest:
@@ -49,7 +49,7 @@ class GitLab:
             "remove_source_branch": True,
         }
         try:
-            return _read(self._api.post(f"{self._project}/merge_requests", content))
+            return _read(self.api.post(f"{self.root}/merge_requests", content))
         except (RefusedRequestError, NoAnswerError) as error:
             if isinstance(error, RefusedRequestError) and error.status != 409:
                 raise
@@ -61,7 +61,7 @@ class GitLab:
 
     def approve(self, number: int, commit: str) -> None:
         """See `Host`."""
-        self._api.post(f"{self._project}/merge_requests/{number}/approve", {"sha": commit})
+        self.api.post(f"{self.root}/merge_requests/{number}/approve", {"sha": commit})
 
 
 def _read(entry: Any) -> PullRequest:

@@ -10,8 +10,8 @@ from slipway.contracts.errors import PromotionError, UsageError
 from slipway.contracts.project.promotion import EnvironmentSpec, PromotionSpec
 from slipway.contracts.rollout.resource import NAME_PATTERN
 from slipway.serving.promotion.audit import AUDIT, Audit, AuditLine, Version
-from slipway.serving.promotion.git import BranchMovedError, Remote, Repository
 from slipway.serving.promotion.manifests import KUSTOMIZATION, ROLLOUT, wanted_version
+from slipway.serving.promotion.repository import BranchMovedError, PromotionRepository, Remote
 
 ATTEMPTS = 5
 """How often the remote is looked at again when somebody else changes it meanwhile."""
@@ -69,7 +69,9 @@ def find_environment(spec: PromotionSpec, name: str) -> EnvironmentSpec:
     )
 
 
-def read_ground(repository: Repository, spec: PromotionSpec, model: str, environment: EnvironmentSpec) -> Ground:
+def read_ground(
+    repository: PromotionRepository, spec: PromotionSpec, model: str, environment: EnvironmentSpec
+) -> Ground:
     """Asks the remote where a model stands in an environment.
 
     Raises:
@@ -100,7 +102,7 @@ def read_ground(repository: Repository, spec: PromotionSpec, model: str, environ
 
 
 def _read(
-    repository: Repository,
+    repository: PromotionRepository,
     spec: PromotionSpec,
     model: str,
     environment: EnvironmentSpec,

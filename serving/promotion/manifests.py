@@ -22,6 +22,8 @@ from slipway.serving.promotion.yaml_edit import UneditableError, add_item, set_v
 
 ROLLOUT = "rollout.yaml"
 KUSTOMIZATION = "kustomization.yaml"
+ENVIRONMENT = f"{GROUP}/environment"
+"""Annotation of a Rollout that says which environment of the project it is, so that its folder in Git can be found."""
 
 _KUSTOMIZATION_HEAD = "# `slipway promote` wrote this once and keeps rollout.yaml in the list. The rest is yours.\n"
 _ROLLOUT_HEAD = """\
@@ -124,7 +126,11 @@ def _first_rollout(model: str, wanted: Version, defaults: Defaults) -> str:
     document = {
         "apiVersion": f"{GROUP}/{API_VERSION}",
         "kind": KIND,
-        "metadata": {"name": model, "labels": {"app.kubernetes.io/part-of": model}},
+        "metadata": {
+            "name": model,
+            "labels": {"app.kubernetes.io/part-of": model},
+            "annotations": {ENVIRONMENT: environment.name},
+        },
         "spec": spec,
     }
     return _ROLLOUT_HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)

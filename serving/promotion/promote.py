@@ -17,11 +17,11 @@ from slipway.serving.promotion import body
 from slipway.serving.promotion.address import HostKind, RepositoryAddress, new_pull_request_page
 from slipway.serving.promotion.audit import AUDIT, Audit, AuditLine, Version
 from slipway.serving.promotion.candidate import Candidate, Outcome, QualityOf
-from slipway.serving.promotion.git import BranchMovedError, Repository
 from slipway.serving.promotion.ground import ATTEMPTS, Ground, Proposal, find_environment, folder_of, read_ground
 from slipway.serving.promotion.hosts import Host, PullRequest
 from slipway.serving.promotion.http_api import NoAnswerError
 from slipway.serving.promotion.manifests import Defaults, promoted_files
+from slipway.serving.promotion.repository import BranchMovedError, PromotionRepository
 from slipway.serving.promotion.rules import refusal, violations
 
 
@@ -49,7 +49,7 @@ class Promoter:
 
     def __init__(
         self,
-        repository: Repository,
+        repository: PromotionRepository,
         spec: PromotionSpec,
         *,
         policy: Mapping[str, Any] | None = None,
@@ -199,11 +199,11 @@ class Promoter:
                     return self.outcome("dry-run", action, environment, ground, new.line, proposal)
                 self.progress(f"pushing {proposal.branch}")
                 try:
-                    self.repository.push(proposal.commit, proposal.branch, expected=None)
+                    pushed = self.repository.push(proposal.commit, proposal.branch, expected=None)
                 except BranchMovedError:
                     self.progress("somebody else proposed it at the same moment; looking again")
                     continue
-                return self._open(environment, ground, proposal, new.text)
+                return self._open(environment, ground, replace(proposal, commit=pushed), new.text)
         raise too_busy(environment.name)
 
     def _refuse_changes(self, folder: str) -> None:

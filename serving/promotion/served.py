@@ -9,12 +9,12 @@ from slipway.contracts.errors import PromotionError
 from slipway.contracts.project.promotion import PromotionSpec
 from slipway.contracts.rollout.resource import object_name
 from slipway.serving.promotion.audit import Audit, Version
-from slipway.serving.promotion.git import Repository
 from slipway.serving.promotion.ground import find_environment, read_ground
+from slipway.serving.promotion.repository import PromotionRepository
 
 
 def served_version(
-    repository: Repository, spec: PromotionSpec, model: str, to: str, rollout: Mapping[str, Any]
+    repository: PromotionRepository, spec: PromotionSpec, model: str, to: str, rollout: Mapping[str, Any]
 ) -> Version:
     """Returns the version that has the traffic, with the address and digest under which Git once named it.
 

@@ -11,8 +11,8 @@ from git_forge import candidate, git
 
 from slipway.contracts.errors import EnvironmentProblemError, ServiceError
 from slipway.serving.promotion.address import parse_address
-from slipway.serving.promotion.git import BranchMovedError
 from slipway.serving.promotion.hosts import token_for
+from slipway.serving.promotion.repository import BranchMovedError
 
 if TYPE_CHECKING:
     from git_forge import Forge
@@ -43,10 +43,10 @@ def test_a_branch_that_appears_between_look_and_push_is_found_not_overwritten(gi
     push = ada.repository.push
     raced: list[str] = []
 
-    def late(commit: str, branch: str, *, expected: str | None) -> None:
+    def late(commit: str, branch: str, *, expected: str | None) -> str:
         if not raced:
             raced.append(str(grace.promote(candidate(1), "staging").commit))
-        push(commit, branch, expected=expected)
+        return push(commit, branch, expected=expected)
 
     object.__setattr__(ada.repository, "push", late)
     outcome = ada.promote(candidate(1), "staging")
@@ -89,7 +89,7 @@ def test_a_token_without_the_right_leaves_the_branch_and_the_next_run_finds_it(f
 
 def test_a_repository_that_the_token_cannot_see_is_told(github: Forge) -> None:
     promoter = github.promoter()
-    promoter.host._repository = "/repos/acme/other"  # type: ignore[union-attr]
+    promoter.host.root = "/repos/acme/other"  # type: ignore[union-attr]
     with pytest.raises(ServiceError, match=r"knows no such repository, or the token may not see it \(404"):
         promoter.promote(candidate(1), "staging")
 

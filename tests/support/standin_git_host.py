@@ -9,7 +9,6 @@ request that they would refuse is refused here, in their words.
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-PATH = "acme/models"
-Answer = tuple[int, Any]
+from standin_git_files import PATH, Answer, HostFiles
 
 
 @dataclass
@@ -37,7 +35,7 @@ class Request:
     reviews: list[dict[str, Any]] = field(default_factory=list)
 
 
-class StandInHost:
+class StandInHost(HostFiles):
     """What the host holds, and what it was asked. `users` are logins by token.
 
     `faults` are statuses that the next requests of a method are answered with, whatever they ask; `lost` are POSTs that
@@ -51,7 +49,7 @@ class StandInHost:
         self.may_write = True
         self.requests: list[Request] = []
         self.asked: list[tuple[str, str]] = []
-        self.faults: dict[str, list[int]] = {"GET": [], "POST": []}
+        self.faults: dict[str, list[int]] = {"GET": [], "POST": [], "PATCH": []}
         self.lost = 0
         self.address = ""
         self._lock = threading.Lock()
@@ -86,6 +84,10 @@ class StandInHost:
     def _github(self, method: str, path: str, query: dict[str, str], body: Any, login: str) -> Answer:
         if (method, path) == ("GET", "/user"):
             return 200, {"login": login, "id": 1, "type": "User"}
+        if path == f"/repos/{PATH}" or path.startswith((f"/repos/{PATH}/git/", f"/repos/{PATH}/contents/")):
+            if method != "GET" and not self.may_write:
+                return 403, {"message": "Resource not accessible by personal access token"}
+            return self.github_files(method, path.removeprefix(f"/repos/{PATH}").lstrip("/"), query, body)
         if not path.startswith(f"/repos/{PATH}/pulls"):
             return 404, {"message": "Not Found", "documentation_url": "https://docs.github.com/rest"}
         rest = [part for part in path.removeprefix(f"/repos/{PATH}/pulls").split("/") if part]
@@ -155,11 +157,17 @@ class StandInHost:
     def _gitlab(self, method: str, path: str, query: dict[str, str], body: Any, login: str) -> Answer:
         if (method, path) == ("GET", "/user"):
             return 200, {"id": 1, "username": login, "state": "active"}
-        root = "/projects/acme%2Fmodels/merge_requests"
+        project = "/projects/acme%2Fmodels"
+        if path == project or path.startswith(f"{project}/repository/"):
+            if method != "GET" and not self.may_write:
+                return 403, {"message": "403 Forbidden"}
+            rest = path.removeprefix(project).removeprefix("/repository/")
+            return self.gitlab_files(method, rest, query, body)
+        root = f"{project}/merge_requests"
         if not path.startswith(root):
             return 404, {"message": "404 Project Not Found"}
-        rest = [part for part in path.removeprefix(root).split("/") if part]
-        if method == "GET" and not rest:
+        parts = [part for part in path.removeprefix(root).split("/") if part]
+        if method == "GET" and not parts:
             found = [
                 request
                 for request in self.requests
@@ -170,7 +178,7 @@ class StandInHost:
             return 200, [self._merge(request) for request in sorted(found, key=lambda r: r.number, reverse=newest)]
         if not self.may_write:
             return 403, {"message": "403 Forbidden"}
-        if method == "POST" and not rest:
+        if method == "POST" and not parts:
             missing = [name for name in ("source_branch", "target_branch", "title") if not body.get(name)]
             if missing:
                 return 400, {"error": f"{missing[0]} is missing"}
@@ -182,8 +190,8 @@ class StandInHost:
                 return 409, {"message": [said]}
             new = self._add(body["title"], body.get("description", ""), body["source_branch"], body["target_branch"])
             return 201, self._merge(new)
-        if method == "POST" and len(rest) == 2 and rest[1] == "approve":
-            request = next((r for r in self.requests if str(r.number) == rest[0]), None)
+        if method == "POST" and len(parts) == 2 and parts[1] == "approve":
+            request = next((r for r in self.requests if str(r.number) == parts[0]), None)
             if request is None:
                 return 404, {"message": "404 Not found"}
             if body.get("sha") not in (None, self.head(request.branch)):
@@ -208,11 +216,6 @@ class StandInHost:
         }
 
     # ------------------------------------------------------------------------------------------------------- shared
-
-    def head(self, branch: str) -> str | None:
-        """Returns the commit of a branch in the repository."""
-        command = ["git", "-C", str(self.repository), "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}"]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
     def close(self, number: int, *, merged: bool) -> None:
         """Marks a pull request as merged, or as turned down."""
@@ -250,7 +253,7 @@ def standin_host(kind: str, repository: Path) -> Iterator[StandInHost]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = _serve  # noqa: N815
+        do_GET = do_POST = do_PATCH = _serve  # noqa: N815
 
         def log_message(self, *arguments: Any) -> None:
             pass
