@@ -1,14 +1,19 @@
-"""`slipway clean`: old runs, cache entries, bundles and logs, shown first and removed only when asked."""
+"""`slipway clean`: old runs, cache entries, bundles and logs, or one person's captured data; shown first, and removed
+only when asked."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from slipway.cli.options import file_option, output_option, yes_option
 from slipway.cli.output import emit, note, table_of
 from slipway.contracts.errors import UsageError
+
+if TYPE_CHECKING:
+    from slipway.contracts.project import Project
 
 
 @click.command()
@@ -18,17 +23,22 @@ from slipway.contracts.errors import UsageError
 @click.option("--dry-run", is_flag=True, help="Only show; this is what happens without --yes too.")
 @click.option("--keep", default=5, show_default=True, type=click.IntRange(min=0), help="Newest runs to leave.")
 @click.option("--older-than", default="0s", show_default=True, metavar="AGE", help="Leave what is younger: 12h, 30d.")
-def clean(file: Path, output: str, keep: int, older_than: str, *, yes: bool, dry_run: bool) -> None:
+@click.option("--user", metavar="ID", help="Instead: what was captured of this person, by the id that requests name.")
+def clean(file: Path, output: str, keep: int, older_than: str, user: str | None, *, yes: bool, dry_run: bool) -> None:
     """Show old state of the project, and remove it with --yes.
 
     Old are: runs and cache entries beyond the newest, bundles that are neither registered nor served, rotated logs,
     and what killed processes left half-written. What serves, is registered, or is referred to by a rollout stays.
+
+    With --user, nothing of that goes: the person's rows leave the captured events, also while the plane captures.
 
     \b
     Examples:
       slipway clean                          show what would go
       slipway clean --keep 3 --older-than 7d
       slipway clean --yes
+      slipway clean --user 4711              show what was captured of a person
+      slipway clean --user 4711 --yes
     """
     from slipway.cli.old_state import bytes_freed, find_old_state, remove
     from slipway.contracts.durations import describe_seconds
@@ -42,6 +52,9 @@ def clean(file: Path, output: str, keep: int, older_than: str, *, yes: bool, dry
         emit([], output, table="")
         return
     removes = yes and not dry_run
+    if user is not None:
+        _forget(project, user, output, removes=removes)
+        return
     lock = project.state / "run.lock"
     with exclusive_lock(lock, holder="slipway clean", remedy="Wait until the run has ended, then run it again."):
         old = find_old_state(project, keep=keep, older_than=age)
@@ -66,6 +79,34 @@ def clean(file: Path, output: str, keep: int, older_than: str, *, yes: bool, dry
         total = _size(sum(freed.values()))
         note(
             f"removed {len(rows)}, {total} freed" if removes else f"{len(rows)} would go, {total}: slipway clean --yes"
+        )
+
+
+def _forget(project: Project, user: str, output: str, *, removes: bool) -> None:
+    from slipway.cli.captured_user import forget_user, shortened
+    from slipway.contracts.files import exclusive_lock
+
+    lock = project.state / "forget.lock"
+    with exclusive_lock(lock, holder="slipway clean --user", remedy="Wait until it has ended, then run it again."):
+        held = forget_user(project, user, removes=removes)
+    rows = [
+        {
+            "kind": one.kind,
+            "place": shortened(one.place) if output == "table" else one.place,
+            "rows": one.removed,
+            "shared": one.changed,
+            "removed": removes,
+        }
+        for one in held
+    ]
+    columns = ["kind", "place", "rows", "shared"]
+    emit(rows, output, table=lambda: table_of(rows, columns) if rows else "nothing was captured of this person")
+    if rows:
+        count = sum(one.removed + one.changed for one in held)
+        note(
+            f"{count} rows are without this person now"
+            if removes
+            else f"{count} rows would be without this person: slipway clean --user ID --yes"
         )
 
 

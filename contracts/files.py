@@ -15,8 +15,14 @@ from typing import Any
 from slipway.contracts.errors import EnvironmentProblemError, LockHeldError
 
 
-def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, modified_ns: int | None = None) -> None:
     """Replaces `path` by `content` so that a reader sees the old or the new file, never a part.
+
+    Args:
+        path: The file; its folder is made.
+        content: All of it; text is UTF-8.
+        mode: Its rights.
+        modified_ns: Its time in nanoseconds since 1970; now if not given.
 
     Raises:
         EnvironmentProblemError: The disk is full or the folder cannot be written.
@@ -31,6 +37,8 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
                 handle.flush()
                 os.fsync(handle.fileno())
             Path(name).chmod(mode)
+            if modified_ns is not None:
+                os.utime(name, ns=(modified_ns, modified_ns))
             Path(name).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 from prometheus_client import CollectorRegistry, ProcessCollector
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from slipway.contracts import metrics as names
 from slipway.contracts.events import CLICK, FeedbackData, PredictionEvent, RequestSigner
 from slipway.serving.asgi import Receive, Refusal, Scope, Send, read_body, send_error, send_json
 from slipway.serving.capture.counts import JoinedCounts, Outcome
+from slipway.serving.capture.forgetting import Gone, came_late, gone_with, without_user
 from slipway.serving.capture.joiner import OUTCOMES, UNVERIFIED_MODEL, Joined, Joiner
 from slipway.serving.capture.parts import PartWriter
 from slipway.serving.capture.rankings import ranking_of
@@ -53,6 +57,11 @@ class CollectorMetrics:
         self._known.add((model, version))
         self.joined.know(model, version)
         self._know_model(model)
+
+    @property
+    def models(self) -> set[str]:
+        """Models that were heard of."""
+        return {model for model, _ in self._known}
 
     def _know_model(self, model: str) -> None:
         for outcome in OUTCOMES:
@@ -106,9 +115,12 @@ class Collector:
             maximum_requests=maximum_requests,
         )
         self.shadow = ShadowComparison(signer, ShadowMetrics(self.metrics.registry), expiry=max(expiry, wait))
+        self._expiry = max(expiry, wait)
+        self._forgotten: dict[str, float] = {}
         self._routes = {
             ("POST", "/events"): self._events,
             ("POST", "/v1/feedback"): self._feedback,
+            ("POST", "/users/forget"): self._forget,
             ("GET", "/health"): self._health,
         }
 
@@ -166,6 +178,9 @@ class Collector:
             except ValidationError:
                 continue
             now = self._clock()
+            if self._is_of_forgotten(event):
+                accepted += 1  # Believed, and not kept: it was asked before the person was forgotten.
+                continue
             if event.data.shadow:  # nobody saw the answer, so that nobody can click on it
                 accepted += self.shadow.take(event, now)
             elif self.joiner.prediction(event, now):
@@ -224,6 +239,35 @@ class Collector:
             raise Refusal(400, f"{where}.{field}: {problem['msg']}") from None
         return self.joiner.feedback(data, self._clock())
 
+    async def _forget(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
+        """Takes a person out of what is in memory. The gateway leads nobody here: it is for those on the machine."""
+        content = _decode(await read_body(scope, receive, limit=FEEDBACK_LIMIT))
+        user = content.get("user") if isinstance(content, dict) else None
+        if not isinstance(user, str) or not re.fullmatch(r"[0-9a-f]{32}", user):
+            raise Refusal(400, "send an object whose user is 32 hexadecimal digits, as events hold it")
+        if content.get("dry_run"):
+            return 200, {"requests": self.joiner.of_user(user), "lines": 0, "gone": {}}
+        now = self._clock()
+        self._forgotten = {one: at for one, at in self._forgotten.items() if now - at <= self._expiry} | {user: now}
+        requests = self.joiner.forget(user)
+        gone: Gone = {}
+        lines = await self._joined_parts.edit(lambda line: _line_without(line, user, gone))
+        lines += await self._late_parts.edit(lambda line: None if came_late(orjson.loads(line), gone) else line)
+        models = sorted(self.metrics.models | {str(content.get("model", ""))})
+        try:
+            await self._users.forget(user, models)
+        except (RedisError, OSError) as error:
+            raise Refusal(503, f"the memory of users does not answer ({type(error).__name__}); try again") from None
+        items = {request: None if left is None else sorted(left) for request, left in gone.items()}
+        return 200, {"requests": requests, "lines": lines, "gone": items}
+
+    def _is_of_forgotten(self, event: PredictionEvent) -> bool:
+        """Returns whether an event came late that is about somebody who was forgotten since it was answered."""
+        if not self._forgotten:
+            return False
+        asked = datetime.fromisoformat(event.time).timestamp()
+        return any(asked <= self._forgotten.get(entity.user, float("-inf")) for entity in event.data.entities)
+
     async def _health(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
         del scope, receive
         return 200, {"ready": True, "remembered": len(self.joiner), "forgotten": self.joiner.forgotten}
@@ -256,6 +300,16 @@ def _gains(counted: Sequence[Mapping[str, Any]], maxima: Mapping[str, float]) ->
         if gain > 0:
             gains.setdefault(data["type"], {})[data["item"]] = gain
     return gains
+
+
+def _line_without(line: bytes, user: str, gone: Gone) -> bytes | None:
+    """Returns a line of joined requests without a user; what goes with it is noted."""
+    if user.encode() not in line:
+        return line
+    row = orjson.loads(line)
+    gone |= gone_with(row, user)
+    left = without_user(row, user)
+    return line if left is row else None if left is None else orjson.dumps(left)
 
 
 def _line(joined: Joined) -> bytes:

@@ -53,6 +53,7 @@ class _Request:
     keys: set[tuple[str, str]] | None = None
     clicked: bool = False
     first: bool = False
+    users: tuple[str, ...] = ()
 
 
 class Joiner:
@@ -112,7 +113,8 @@ class Joiner:
         # Interned, since all requests name the same few thousand items; a short tuple is far smaller than a set.
         named = tuple(sys.intern(item) for entity in data.entities for item in entity.items)
         items = named if len(named) <= 64 else frozenset(named)
-        request = _Request(token.model, token.version, token.issued, items, event)
+        users = tuple(dict.fromkeys(sys.intern(entity.user) for entity in data.entities))
+        request = _Request(token.model, token.version, token.issued, items, event, users=users)
         self._requests[data.request_id] = request
         heapq.heappush(self._due, (token.issued + self._wait, data.request_id))
         for feedback, arrived in self._held.pop(data.request_id, ()):
@@ -129,6 +131,30 @@ class Joiner:
             return False
         request.first = True
         return True
+
+    def of_user(self, user: str) -> int:
+        """Returns how many requests are remembered that a user, as events hold it, has an answer in."""
+        return sum(user in request.users for request in self._requests.values())
+
+    def forget(self, user: str) -> int:
+        """Forgets a user's requests, counted or not; later feedback to them is unknown. Returns their number.
+
+        A request for several users that still waits goes on without this one.
+        """
+        own = [request_id for request_id, request in self._requests.items() if user in request.users]
+        for request_id in own:
+            request = self._requests[request_id]
+            left = None if request.prediction is None else _without(request.prediction, user)
+            if left is None:
+                del self._requests[request_id]
+                continue
+            shown = {item for entity in left.data.entities for item in entity.items}
+            request.prediction = left
+            request.items = tuple(item for item in request.items if item in shown)
+            request.users = tuple(other for other in request.users if other != user)
+            request.feedback = [event for event in request.feedback if event["data"]["item"] in shown]
+            request.clicked = any(event["data"]["type"] == CLICK for event in request.feedback)
+        return len(own)
 
     def feedback(self, data: FeedbackData, now: float) -> str:
         """Takes feedback; returns its outcome, or HELD while its prediction's event is still on the way."""
@@ -197,6 +223,14 @@ class Joiner:
             request.feedback.append(event)
             request.clicked = request.clicked or data.type == CLICK
         return outcome
+
+
+def _without(event: PredictionEvent, user: str) -> PredictionEvent | None:
+    """Returns an event without the answer for a user; None where it was for nobody else."""
+    left = tuple(entity for entity in event.data.entities if entity.user != user)
+    if not left:
+        return None
+    return event.model_copy(update={"data": event.data.model_copy(update={"entities": left})})
 
 
 def _feedback_event(request: _Request, data: FeedbackData, arrived: float, outcome: str) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,6 +57,21 @@ class PartWriter:
         if len(self._lines) > 20 * self._rows:
             logger.error("Captured events are dropped: %s cannot be written", self._folder)
             del self._lines[: self._rows]
+
+    async def edit(self, keep: Callable[[bytes], bytes | None]) -> int:
+        """Replaces each line that waits by what `keep` returns, or drops it for None; returns how many were touched.
+
+        Returns when no part is being written any more, so that what is not here lies in a file.
+        """
+        # Waited for beside the loop, which goes on; edited in it, so that no line is added meanwhile.
+        await asyncio.to_thread(self._lock.acquire)
+        try:
+            kept = [keep(line) for line in self._lines]
+            touched = sum(new is not old for new, old in zip(kept, self._lines, strict=True))
+            self._lines[:] = [line for line in kept if line is not None]
+        finally:
+            self._lock.release()
+        return touched
 
     def due(self, now: float) -> bool:
         """Says whether a part should be written."""

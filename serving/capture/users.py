@@ -47,6 +47,9 @@ class UserMemory(Protocol):
     async def first(self, sightings: Sequence[Sighting], now: float) -> list[bool]:
         """Remembers these users; returns for each whether it is the first sighting since counting started anew."""
 
+    async def forget(self, user: str, models: Sequence[str]) -> None:
+        """Forgets that a user was seen by these models; the next request counts as a first one."""
+
     async def close(self) -> None:
         """Lets go of connections."""
 
@@ -73,6 +76,12 @@ class LocalUsers:
     async def first(self, sightings: Sequence[Sighting], now: float) -> list[bool]:
         """Remembers these users; see UserMemory."""
         return [self._is_first(sighting, now) for sighting in sightings]
+
+    async def forget(self, user: str, models: Sequence[str]) -> None:
+        """Forgets a user; see UserMemory."""
+        for name in models:
+            if name in self._models:
+                self._models[name].users.discard(_place(user)[0])
 
     async def close(self) -> None:
         """Nothing to let go of."""
@@ -158,8 +167,7 @@ class RedisUsers:
             for index in indices:
                 user, shard = _place(sightings[index].user)
                 arguments += [sightings[index].version, shard, user]
-            # The braces keep a model's keys in one slot of a cluster.
-            base = f"slipway:{self._project}:{{{model}}}:users:"
+            base = self._base(model)
             try:
                 answers = await self._script(keys=[f"{base}versions", base], args=arguments)
             except (RedisError, OSError) as error:
@@ -169,9 +177,26 @@ class RedisUsers:
                 result[index] = answer == 1
         return result
 
+    async def forget(self, user: str, models: Sequence[str]) -> None:
+        """Forgets a user; see UserMemory.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        member, shard = _place(user)
+        for model in models:
+            base = self._base(model)
+            since = await self._client.hget(f"{base}versions", "")
+            if since is not None:
+                await self._client.srem(f"{base}{since!s}:{shard}", member)
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
+
+    def _base(self, model: str) -> str:
+        # The braces keep a model's keys in one slot of a cluster.
+        return f"slipway:{self._project}:{{{model}}}:users:"
 
     def _complain(self, error: Exception) -> None:
         self._failed = moment = time.monotonic()
