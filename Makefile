@@ -10,6 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 UV := UV_LINK_MODE=$(or $(UV_LINK_MODE),hardlink) $(BIN)/uv
 WORKERS ?= 2
+CLUSTER_TESTS ?= tests/cluster
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,7 +44,7 @@ test: .venv/.dev-installed ## Run all tests
 
 test-cluster: .venv/.dev-installed ## Run the tests that need a cluster: KUBECONFIG, and KF_PIPELINES_ENDPOINT for runs
 	@[ -n "$(KUBECONFIG)" ] || { echo "error: set KUBECONFIG to a cluster's configuration" >&2; exit 2; }
-	@KUBECONFIG="$(KUBECONFIG)" $(BIN)/python -m pytest -n 0 -rs -m cluster tests/cluster
+	@KUBECONFIG="$(KUBECONFIG)" $(BIN)/python -m pytest -n 0 -rs -m cluster $(CLUSTER_TESTS)
 
 lint: .venv/.dev-installed ## Style, types and import directions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

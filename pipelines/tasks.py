@@ -53,14 +53,15 @@ def make_task(settings: PipelineSettings, step: str, component: Any, **inputs: A
     }
     known = set(component.component_spec.inputs)
     task = component(**{name: value for name, value in given.items() if name in known} | inputs)
+    pod = settings.pods.get(step)
+    factor, longest = _retry_bounds(own, on_cluster=pod is not None)
     task.set_retry(
         own.retries,
         backoff_duration=_whole_seconds(own.retry_backoff),
-        backoff_factor=2.0,
-        backoff_max_duration=_whole_seconds(own.maximum_backoff),
+        backoff_factor=factor,
+        backoff_max_duration=f"{round(longest)}s",
     )
     task.set_caching_options(step not in STEPS_WITH_EFFECTS)
-    pod = settings.pods.get(step)
     if pod is not None:
         from kfp import kubernetes
 
@@ -69,6 +70,23 @@ def make_task(settings: PipelineSettings, step: str, component: Any, **inputs: A
         limit = parse_duration(own.timeout).total_seconds()
         kubernetes.set_timeout(task, round(limit) + POD_GRACE_SECONDS)
     return task
+
+
+def _retry_bounds(own: StepSettings, *, on_cluster: bool) -> tuple[float, float]:
+    """Returns (factor by which pauses grow, seconds of KFP's `backoff_max_duration`).
+
+    On a cluster that field bounds the time from the first attempt's start to the last one's, not a pause: a step that
+    takes longer than it would never be tried again. So it is the time that all attempts and pauses may take, and the
+    longest pause is kept by the factor.
+    """
+    first, most = (parse_duration(text).total_seconds() for text in (own.retry_backoff, own.maximum_backoff))
+    if not on_cluster:
+        return 2.0, most
+    growing = own.retries - 1
+    factor = min(2.0, max(most / first, 1.0) ** (1 / growing)) if growing > 0 and first > 0 else 2.0
+    pauses = sum(first * factor**number for number in range(own.retries))
+    attempt = parse_duration(own.timeout).total_seconds() + POD_GRACE_SECONDS
+    return round(factor, 3), attempt * max(own.retries, 1) + pauses
 
 
 def _whole_seconds(duration: str) -> str:

@@ -2,8 +2,6 @@
 
 # KFP reads annotations at run time: no `from __future__ import annotations` here.
 
-from typing import Optional
-
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Markdown, Metrics, Output
 
@@ -21,7 +19,8 @@ def validate(
     dataset: Output[Dataset],
     metrics: Output[Metrics],
     report: Output[Markdown],
-    tables: Optional[Input[Dataset]] = None,  # noqa: UP045 - KFP knows this spelling alone
+    # Not Optional: on a cluster KFP's executor cannot make an artifact of that.
+    tables: Input[Dataset] = None,  # type: ignore[assignment]
 ) -> None:
     """Checks raw tables and writes them in canonical form."""
     from slipway.components.wrapper import run_component

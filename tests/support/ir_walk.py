@@ -22,7 +22,7 @@ Object = dict[str, Any]
 
 SUCCEEDED, FAILED, SKIPPED = "SUCCEEDED", "FAILED", "SKIPPED"
 OUTPUT_FILE = "/tmp/kfp_outputs/output_metadata.json"
-_SECONDS_OF = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}
+_NUMBERS = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,13 @@ class _Walker:
             raise NotImplementedError(f"{path}: {sorted(executor)}")
         policy = task.get("retryPolicy", {})
         run = TaskRun(FAILED, parameters={}, artifacts={})
+        began = time.monotonic()
         for attempt in range(int(policy.get("maxRetryCount", 0)) + 1):
             if attempt:
-                self.pause(_backoff(policy, attempt))
+                if time.monotonic() - began > _seconds(policy, "backoffMaxDuration"):
+                    # As Argo counts: from the first attempt's start.
+                    break
+                self.pause(_seconds(policy, "backoffDuration") * float(policy.get("backoffFactor", 2)) ** (attempt - 1))
             told = self._executor_input(path, attempt, component, _with_defaults(component, given), artifacts)
             end = self.execute(ContainerCall(path, attempt, label, executor["container"], told))
             run.attempts.append(end)
@@ -195,7 +199,11 @@ class _Walker:
         return {
             "inputs": {
                 "parameterValues": parameters,
-                "artifacts": {name: {"artifacts": [artifact]} for name, artifact in artifacts.items()},
+                # The back end hands artifacts on under a number and without the name of their type.
+                "artifacts": {
+                    name: {"artifacts": [artifact | {"name": "1", "type": {"instanceSchema": ""}}]}
+                    for name, artifact in artifacts.items()
+                },
             },
             "outputs": {
                 "parameters": {
@@ -246,7 +254,7 @@ def _with_defaults(component: Mapping[str, Any], given: Object) -> Object:
         else:
             assert spec.get("isOptional"), f"nothing is given for {name}"
             continue
-        convert = _SECONDS_OF.get(str(spec.get("parameterType")))
+        convert = _NUMBERS.get(str(spec.get("parameterType")))
         made[name] = convert(made[name]) if convert is not None and made[name] is not None else made[name]
     return made
 
@@ -291,8 +299,5 @@ def _written_artifacts(told: Object, outputs: Mapping[str, Any]) -> dict[str, Ob
     return written
 
 
-def _backoff(policy: Mapping[str, Any], attempt: int) -> float:
-    first, most = (
-        float(str(policy.get(key, "0s")).removesuffix("s")) for key in ("backoffDuration", "backoffMaxDuration")
-    )
-    return min(first * float(policy.get("backoffFactor", 2.0)) ** (attempt - 1), most or first)
+def _seconds(policy: Mapping[str, Any], name: str) -> float:
+    return float(str(policy.get(name, "0s")).removesuffix("s"))
