@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -23,6 +24,7 @@ ADDED_BY_PROMETHEUS = {"namespace", "pod", "le", "alertname", "alertstate"}
 SELECTOR = re.compile(r"\b(slipway_[a-z0-9_]+)\s*(\{[^}]*\})?")
 
 
+@functools.cache
 def rules_of(path: Path) -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 
