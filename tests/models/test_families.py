@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,27 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes_and_curves(
     assert resumed == unbroken
     for name, array in expected.to_arrays().items():
         assert array.tobytes() == model.to_arrays()[name].tobytes(), name
+
+
+@pytest.mark.parametrize(("family", "parameters"), LEARNERS)
+def test_a_measure_sees_the_model_of_each_epoch_and_changes_nothing(
+    planted: Planted, family: str, parameters: dict[str, Any]
+) -> None:
+    seen: list[dict[str, np.ndarray]] = []
+
+    def measure(model: Recommender) -> dict[str, float]:
+        seen.append(model.to_arrays())
+        return {"users": float(len(model.users))}
+
+    curve: list[dict[str, float]] = []
+    data = replace(planted.with_features, measure=measure)
+    model = fit(family, parameters, data, on_epoch=lambda _epoch, values: curve.append(values))
+    expected = fit(family, parameters, planted.with_features).to_arrays()
+    assert len(seen) == parameters["epochs"]
+    assert [values["users"] for values in curve] == [120.0] * len(seen)
+    for name, array in expected.items():
+        assert array.tobytes() == model.to_arrays()[name].tobytes() == seen[-1][name].tobytes(), name
+    assert any(array.tobytes() != seen[0][name].tobytes() for name, array in expected.items())
 
 
 def test_the_checkpoint_of_another_training_is_ignored(planted: Planted, tmp_path: Path) -> None:
