@@ -134,7 +134,7 @@ def test_a_second_run_finds_the_version(plane: Plane, trained: PipelineRun) -> N
 
 def test_the_exit_handler_tells_how_it_ended(plane: Plane, trained: PipelineRun) -> None:
     assert trained.tasks["notify"].state == "SUCCEEDED"
-    assert plane.chat.messages[0].splitlines()[0] == "films: training succeeded (SUCCEEDED)"
+    assert plane.chat.messages[0].splitlines()[0] == "films: training succeeded (COMPLETE)"
 
 
 def test_a_gate_stops_the_run_with_code_3_and_people_are_told(plane: Plane) -> None:

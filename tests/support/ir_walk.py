@@ -234,9 +234,10 @@ class _Walker:
             return done[wanted["producerTask"]].parameters[wanted["outputParameterKey"]]
         if "taskFinalStatus" in source:
             name = source["taskFinalStatus"]["producerTask"]
+            # The back end calls success so, and says nothing of the error.
             return {
-                "state": done[name].state,
-                "error": {"message": done[name].error} if done[name].error else {},
+                "state": "COMPLETE" if done[name].state == SUCCEEDED else done[name].state,
+                "error": {},
                 "pipelineJobResourceName": f"runs/{self.run_id}",
                 "pipelineTaskName": name,
             }
