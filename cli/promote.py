@@ -202,7 +202,7 @@ def _emit(outcome: Outcome, output: str) -> None:
 
 _STATUS = {
     "opened": "proposed",
-    "pushed": "pushed; no pull request was opened, as there is no token for the host",
+    "pushed": "pushed; no pull request was opened, as there is no token, or the host is not known",
     "exists": "there already, nothing new was made",
     "current": "Git names this version already",
     "dry-run": "dry run: nothing was pushed",

@@ -66,7 +66,8 @@ class Audit:
     """
 
     def __init__(self, text: str, where: str) -> None:
-        self.raw = text.splitlines()
+        # Not splitlines(), which takes more than a line feed for the end of a line.
+        self.raw = [line for line in text.split("\n") if line]
         lines = []
         previous = ""
         for number, line in enumerate(self.raw, start=1):

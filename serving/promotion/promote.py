@@ -57,7 +57,7 @@ class Promoter:
         address: RepositoryAddress | None = None,
         host: Host | None = None,
         progress: Callable[[str], None] = lambda _: None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = lambda: datetime.now(UTC).replace(microsecond=0),
     ) -> None:
         self.repository = repository
         self.spec = spec

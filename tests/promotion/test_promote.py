@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -342,3 +345,14 @@ def test_environments_may_have_branches_of_their_own(github: Forge) -> None:
     outcome = github.promoter(environments=spec.environments).promote(candidate(1), "production")
     assert outcome.base == "release"
     assert github.host.requests[-1].base == "release"
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+def test_commits_are_signed_where_the_user_signs_commits(github: Forge, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    settings = {"gpg.format": "ssh", "user.signingkey": f"{key}.pub", "commit.gpgsign": "true"}
+    for name, value in settings.items():
+        git(github.checkout, "config", name, value)
+    outcome = github.promoter().promote(candidate(1), "staging")
+    assert "gpgsig -----BEGIN SSH SIGNATURE-----" in git(github.bare, "cat-file", "commit", str(outcome.branch))
