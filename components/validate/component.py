@@ -20,7 +20,7 @@ def validate(
     metrics: Output[Metrics],
     report: Output[Markdown],
     # Not Optional: on a cluster KFP's executor cannot make an artifact of that.
-    tables: Input[Dataset] = None,  # type: ignore[assignment]
+    tables: Input[Dataset] = None,
 ) -> None:
     """Checks raw tables and writes them in canonical form."""
     from slipway.components.wrapper import run_component
