@@ -15,7 +15,7 @@ class Levels:
     Args:
         harm: For each test that may take the candidate back. There are as many as guardrails that decide, once more
             for each hard limit, for each candidate; by the union bound they are wrong with chance alpha together.
-        steps: Number of steps, among which comparisons of rates, which start anew at each step, share their level.
+        steps: Number of steps, among which what starts anew at each step shares its level.
         all: The policy's alpha, for proofs: the candidate goes on only if every guardrail that must be proven is, so
             a candidate beyond one margin passes with chance alpha at most, without sharing (intersection-union test;
             Berger 1982).
@@ -46,11 +46,7 @@ class Levels:
         """Returns the level of each way in which a guardrail may be proven; two ways share it."""
         return self.all / (1 if guardrail.margin.odds_ratio is None or guardrail.margin.absolute is None else 2)
 
-    def epoch(self, number: int) -> float:
-        """Returns the level of the comparison of rates in epoch `number`; all epochs together use half of `harm`."""
-        return self.harm / 2 * 6 / math.pi**2 / number**2
-
     @property
     def step(self) -> float:
-        """The level of the comparison of rates over a whole step; all steps together use half of `harm`."""
-        return self.harm / 2 / self.steps
+        """The level of the lower bound of a difference of rates over a step, which is shown and decides nothing."""
+        return self.harm / self.steps

@@ -10,9 +10,10 @@ import numpy as np
 from slipway.contracts.rollout import Guardrail, RolloutPolicy
 from slipway.serving.rollout.core import drift, means, similarity
 from slipway.serving.rollout.core.alpha import Levels
+from slipway.serving.rollout.core.differences import BEYOND
 from slipway.serving.rollout.core.evidence import bounds, log_evidence_below, log_mean_exp, point_estimate
-from slipway.serving.rollout.core.ingest import limit_of, mean_harms
-from slipway.serving.rollout.core.odds_grid import log_lift, log_margins, odds_grid
+from slipway.serving.rollout.core.ingest import limit_of
+from slipway.serving.rollout.core.odds_grid import log_lift, log_margins, odds_grid, tolerated_differences
 from slipway.serving.rollout.core.proportions import difference_interval, rate_interval
 from slipway.serving.rollout.core.types import Comparison, Counts, DriftEvidence, MeanEvidence, SimilarityEvidence
 
@@ -67,12 +68,22 @@ def odds_ratio(guardrail: Guardrail, comparison: Comparison, policy: RolloutPoli
     )
 
 
-def difference(guardrail: Guardrail, comparison: Comparison, levels: Levels) -> Finding:
-    """Returns what the difference of rates at the running step says."""
-    margin = guardrail.margin.absolute or 0.0
-    step, recent = comparison.step, comparison.recent
-    lower = max(_difference_of(step, levels.step)[0], _difference_of(recent, levels.epoch(comparison.epoch))[0])
+def difference(guardrail: Guardrail, comparison: Comparison, policy: RolloutPolicy, levels: Levels) -> Finding:
+    """Returns what the difference of rates says: harm by all windows, value, bounds and proof by the running step.
+
+    Args:
+        guardrail: With the margin of the running step.
+        comparison: Its evidence.
+        policy: For the differences that harm begins at, at one step or another; the level of harm is shared among them.
+        levels: The levels.
+    """
+    margin, step = guardrail.margin.absolute or 0.0, comparison.step
+    differences = tolerated_differences(policy, guardrail)
+    level = levels.harm / len(differences)
+    lower = _difference_of(step, levels.step)[0]
     upper = _difference_of(step, levels.proof(guardrail))[1]
+    begin = differences.index(margin) * len(BEYOND)
+    log_harm = log_mean_exp(np.array(comparison.log_beyond[begin : begin + len(BEYOND)]))
     value = math.nan
     if step.candidate_n and step.stable_n:
         value = step.candidate_bad / step.candidate_n - step.stable_bad / step.stable_n
@@ -82,10 +93,10 @@ def difference(guardrail: Guardrail, comparison: Comparison, levels: Levels) -> 
         lower,
         upper,
         margin,
-        harmful=lower > margin,
+        harmful=log_harm >= math.log(1 / level),
         proven=upper <= margin,
-        log_harm=log_mean_exp(np.array(comparison.log_harm)),
-        log_harm_needed=levels.log_harm_needed,
+        log_harm=log_harm,
+        log_harm_needed=math.log(1 / level),
     )
 
 
@@ -93,7 +104,7 @@ def mean_difference(
     guardrail: Guardrail, evidence: MeanEvidence, policy: RolloutPolicy, levels: Levels
 ) -> Finding | None:
     """Returns what the difference of means says; None where the evidence is on another scale or for other margins."""
-    harms, scale = mean_harms(policy, guardrail), guardrail.scale
+    harms, scale = tolerated_differences(policy, guardrail), guardrail.scale
     if evidence.key != (scale, *harms):
         return None
     margin = (guardrail.margin.absolute or 0.0) / scale

@@ -12,15 +12,15 @@ from slipway.contracts.rollout import ASSIGNMENT, Guardrail, RolloutPolicy
 from slipway.serving.rollout.core import drift, means, similarity
 from slipway.serving.rollout.core.alpha import Levels
 from slipway.serving.rollout.core.assignment import log_split_likelihoods, shift_grid
+from slipway.serving.rollout.core.differences import BEYOND, MEMORY, guess_of, log_difference_ratios
 from slipway.serving.rollout.core.evidence import start_any_time, update_any_time
 from slipway.serving.rollout.core.hypergeometric import log_likelihoods
 from slipway.serving.rollout.core.observations import Observations
-from slipway.serving.rollout.core.odds_grid import margins_of, odds_grid
+from slipway.serving.rollout.core.odds_grid import odds_grid, tolerated_differences
 from slipway.serving.rollout.core.proportions import log_limit_ratios, rates_beyond
 from slipway.serving.rollout.core.types import Clock, Comparison, Counts, LimitEvidence, SplitEvidence, State
 from slipway.serving.rollout.core.windows import Buckets, Events, Moments, W, Windows, buckets_of, events_of, moments_of
 
-EPOCH_WINDOWS = 20
 _ROOM = 3.0
 """How far above the threshold evidence may grow: room enough to be clear, little enough to come down again."""
 
@@ -50,10 +50,7 @@ def ingest(state: State, observations: Observations, policy: RolloutPolicy, now:
 
 def fresh_step(state: State) -> State:
     """Returns the state with the counts that belong to one step at zero; the evidence itself is kept."""
-    comparisons = {
-        key: replace(old, step=Counts(), recent=Counts(), epoch=old.epoch + 1, epoch_windows=0)
-        for key, old in state.comparisons.items()
-    }
+    comparisons = {key: replace(old, step=Counts()) for key, old in state.comparisons.items()}
     drifts = {
         key: replace(old, step_candidate=(0.0,) * len(old.candidate), step_stable=(0.0,) * len(old.stable))
         for key, old in state.drifts.items()
@@ -67,13 +64,6 @@ def limit_of(guardrail: Guardrail) -> float | None:
         return None
     rate = guardrail.hard_limit.rate
     return 1 - rate if guardrail.higher_is_better else rate
-
-
-def mean_harms(policy: RolloutPolicy, guardrail: Guardrail) -> tuple[float, ...]:
-    """Returns the differences of a mean, on the scale of 0 to 1, that harm begins at: the margins of all steps."""
-    scale = guardrail.scale
-    margins = margins_of(policy, guardrail)
-    return tuple(sorted({margin.absolute / scale for margin in margins if margin.absolute is not None}))
 
 
 def _ingest_guardrail(
@@ -180,12 +170,12 @@ def _take_comparison(
     old = state.comparisons.get(key)
     if old is None or old.key != grid.key:
         sums, harm = np.zeros(len(grid.points)), start_any_time(grid.mixture_size)
-        old = Comparison(grid.key, tuple(sums.tolist()), tuple(harm.tolist()))
+        beyond = start_any_time(len(grid.differences) * len(BEYOND))
+        old = Comparison(grid.key, tuple(sums.tolist()), tuple(harm.tolist()), tuple(beyond.tolist()))
     likelihoods = log_likelihoods(bad, n, stable_n, bad + stable_bad, grid.points)
     ratios = np.concatenate([likelihoods[grid.alternatives(harm)] - likelihoods[grid.at(harm)] for harm in grid.harms])
     # Written relative to an odds ratio of 1, so that the sums stay small.
     sums = np.array(old.log_sums) + likelihoods - likelihoods[grid.at(0.0)]
-    new_epoch = old.epoch_windows >= EPOCH_WINDOWS
     new = replace(
         old,
         log_sums=tuple(sums.tolist()),
@@ -193,11 +183,20 @@ def _take_comparison(
         windows=old.windows + 1,
         total=old.total.plus(counts),
         step=old.step.plus(counts) if in_step else old.step,
-        recent=(Counts() if new_epoch else old.recent).plus(counts) if in_step else old.recent,
-        epoch=old.epoch + 1 if new_epoch and in_step else old.epoch,
-        epoch_windows=(1 if new_epoch else old.epoch_windows + 1) if in_step else old.epoch_windows,
+        log_beyond=_beyond(old, counts, grid.differences),
+        base=(MEMORY * old.base[0] + stable_bad, MEMORY * old.base[1] + stable_n),
     )
     return replace(state, comparisons={**state.comparisons, key: new})
+
+
+def _beyond(old: Comparison, counts: Counts, differences: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns the any-start mixtures against each tolerated difference of rates, after one more window."""
+    if not differences:
+        return ()
+    seen = (counts.candidate_bad, counts.candidate_n, counts.stable_bad, counts.stable_n)
+    ratios = [log_difference_ratios(*seen, guess_of(*old.base, margin), margin) for margin in differences]
+    mixtures = update_any_time(np.array(old.log_beyond), np.concatenate(ratios), old.windows, math.inf)
+    return tuple(mixtures.tolist())
 
 
 def _take_mean(
@@ -209,7 +208,7 @@ def _take_mean(
     state = _with_samples(state, key, arms[candidate].n, start)
     if state.stable is None or state.stable.arm not in arms:
         return state
-    harms = mean_harms(policy, guardrail)
+    harms = tolerated_differences(policy, guardrail)
     wanted = (guardrail.scale, *harms)
     old = state.means.get(key)
     if old is None or old.key != wanted:

@@ -115,6 +115,8 @@ def _judge_part(
         outcome = Outcome.ERROR
     else:
         outcome = Outcome.PASS if any(finding.proven for finding in findings) else Outcome.INCONCLUSIVE
+    # Harm needs every margin to be exceeded: the evidence is what the slowest of them has.
+    slowest = min(findings, key=lambda finding: finding.log_harm - finding.log_harm_needed, default=None)
     samples = state.step_samples.get(key, 0)
     # At weight 0 no requests come, and none are waited for.
     waits = step.weight > 0 or step.mirror > 0
@@ -143,8 +145,8 @@ def _judge_part(
         stable_samples=0,
         step_samples=samples,
         minimum_samples=step.minimum_samples,
-        log_evidence_harm=findings[0].log_harm if findings else 0.0,
-        log_evidence_needed=findings[0].log_harm_needed if findings else levels.log_harm_needed,
+        log_evidence_harm=0.0 if slowest is None else slowest.log_harm,
+        log_evidence_needed=levels.log_harm_needed if slowest is None else slowest.log_harm_needed,
         explanation="",
         dry_run=guardrail.dry_run,
         improved=improved,
@@ -192,7 +194,9 @@ def _findings(state: State, guardrail: Guardrail, key: str, policy: RolloutPolic
     ratio = found.odds_ratio(guardrail, comparison, policy, levels)
     findings = [] if ratio is None else [ratio]
     return (
-        findings if guardrail.margin.absolute is None else [*findings, found.difference(guardrail, comparison, levels)]
+        findings
+        if guardrail.margin.absolute is None
+        else [*findings, found.difference(guardrail, comparison, policy, levels)]
     )
 
 

@@ -25,11 +25,13 @@ class OddsGrid:
     Args:
         points: Ascending, shape [J].
         harms: Log odds ratios that harm begins at, at some step; ascending, without repetition, each a point.
+        differences: Differences of rates that are tolerated at some step; ascending, without repetition.
         key: Names the grid; evidence under another key was kept on another one.
     """
 
     points: Floats
     harms: tuple[float, ...]
+    differences: tuple[float, ...]
     key: tuple[float, ...]
 
     def at(self, log_odds: float) -> int:
@@ -57,7 +59,14 @@ def odds_grid(policy: RolloutPolicy, guardrail: Guardrail) -> OddsGrid:
     ratios = (margin.odds_ratio for margin in margins_of(policy, guardrail))
     margins = {abs(math.log(ratio)) for ratio in ratios if ratio is not None}
     harms = margins if guardrail.harm_from is None else {abs(math.log(guardrail.harm_from))}
-    return _grid(tuple(sorted(margins)), tuple(sorted(harms)) or (0.0,), log_lift(guardrail))
+    differences = tolerated_differences(policy, guardrail)
+    return _grid(tuple(sorted(margins)), tuple(sorted(harms)) or (0.0,), differences, log_lift(guardrail))
+
+
+def tolerated_differences(policy: RolloutPolicy, guardrail: Guardrail) -> tuple[float, ...]:
+    """Returns the differences that harm begins at, ascending: the absolute margins of all steps, from 0 to 1."""
+    margins = margins_of(policy, guardrail)
+    return tuple(sorted({margin.absolute / guardrail.scale for margin in margins if margin.absolute is not None}))
 
 
 def margins_of(policy: RolloutPolicy, guardrail: Guardrail) -> list[Margin]:
@@ -81,7 +90,9 @@ def log_lift(guardrail: Guardrail) -> float:
 
 
 @lru_cache(maxsize=256)
-def _grid(margins: tuple[float, ...], harms: tuple[float, ...], lift: float) -> OddsGrid:
+def _grid(
+    margins: tuple[float, ...], harms: tuple[float, ...], differences: tuple[float, ...], lift: float
+) -> OddsGrid:
     points = log_odds_grid(*margins, *harms, lift + 0.0)
     points.setflags(write=False)
-    return OddsGrid(points, harms, (*margins, *harms, lift, float(len(points))))
+    return OddsGrid(points, harms, differences, (*margins, *harms, *differences, lift, float(len(points))))

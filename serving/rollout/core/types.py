@@ -79,23 +79,21 @@ class Comparison:
         key: Names the grid, which holds the margins of every step; evidence on another grid starts anew.
         log_sums: Over the odds-ratio grid, log of P_theta / P_1, summed over windows.
         log_harm: Over the alternatives beyond each odds ratio that harm begins at, log of the any-start mixture.
+        log_beyond: Likewise over those beyond each tolerated difference of rates; see `differences`.
+        base: Stable's bad events and requests, each window weighed by its age.
         windows: Windows taken in.
         total: Counts since the first traffic.
         step: Counts since the weight of this step was confirmed.
-        recent: Counts of the running epoch of windows.
-        epoch: Its number, from 1.
-        epoch_windows: Windows in it.
     """
 
     key: tuple[float, ...]
     log_sums: tuple[float, ...]
     log_harm: tuple[float, ...]
+    log_beyond: tuple[float, ...] = ()
+    base: tuple[float, float] = (0.0, 0.0)
     windows: int = 0
     total: Counts = field(default_factory=Counts)
     step: Counts = field(default_factory=Counts)
-    recent: Counts = field(default_factory=Counts)
-    epoch: int = 1
-    epoch_windows: int = 0
 
 
 @dataclass(frozen=True)

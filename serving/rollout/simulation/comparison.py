@@ -12,6 +12,7 @@ import numpy as np
 
 from slipway.contracts.rollout import Guardrail, RolloutPolicy
 from slipway.serving.rollout.core.alpha import Levels
+from slipway.serving.rollout.core.differences import BEYOND, MEMORY, guess_of, log_difference_ratios
 from slipway.serving.rollout.core.evidence import (
     log_evidences_below,
     log_mean_exps,
@@ -19,7 +20,7 @@ from slipway.serving.rollout.core.evidence import (
     update_any_time,
 )
 from slipway.serving.rollout.core.hypergeometric import Floats, Ints, log_likelihoods
-from slipway.serving.rollout.core.ingest import EPOCH_WINDOWS, limit_of
+from slipway.serving.rollout.core.ingest import limit_of
 from slipway.serving.rollout.core.odds_grid import log_lift, log_margins, odds_grid
 from slipway.serving.rollout.core.proportions import difference_intervals, log_limit_ratios, rates_beyond
 from slipway.serving.rollout.simulation.windows import ArmCounts, Bools
@@ -77,9 +78,9 @@ class GuardrailEvidence:
         self.log_sums: Floats = np.zeros((runs, len(self.grid.points)))
         self.log_harm: Floats = np.tile(start_any_time(self.grid.mixture_size), (runs, 1))
         self.windows: Ints = np.zeros(runs, dtype=np.int64)
-        self.epoch: Ints = np.ones(runs, dtype=np.int64)
-        self.epoch_windows: Ints = np.zeros(runs, dtype=np.int64)
-        self.step, self.recent = CountsOf(runs), CountsOf(runs)
+        self.log_beyond: Floats = np.tile(start_any_time(len(self.grid.differences) * len(BEYOND)), (runs, 1))
+        self.base: Floats = np.zeros((2, runs))
+        self.step = CountsOf(runs)
         self.step_samples: Ints = np.zeros(runs, dtype=np.int64)
         self.last_data: Floats = np.full(runs, -np.inf)
         self.limit = limit_of(guardrail)
@@ -105,22 +106,22 @@ class GuardrailEvidence:
         self.log_harm[rows] = update_any_time(
             self.log_harm[rows], np.concatenate(ratios, axis=1), self.windows[rows], math.inf
         )
+        if self.grid.differences:
+            beyond = [
+                log_difference_ratios(*counts, guess_of(*self.base[:, rows], margin), margin)
+                for margin in self.grid.differences
+            ]
+            self.log_beyond[rows] = update_any_time(
+                self.log_beyond[rows], np.concatenate(beyond, axis=1), self.windows[rows], math.inf
+            )
+        self.base[:, rows] = MEMORY * self.base[:, rows] + np.stack(counts[2:])
         self.windows[rows] += 1
         self.step.add(inside, counts_inside)
-        full = self.epoch_windows[inside] >= EPOCH_WINDOWS
-        self.recent.clear(inside[full])
-        self.recent.add(inside, counts_inside)
-        self.epoch[inside] += full
-        self.epoch_windows[inside] = np.where(full, 1, self.epoch_windows[inside] + 1)
         self.last_data[rows[candidate.n > 0]] = now
 
     def begin_step(self, rows: Ints) -> None:
         """Sets what belongs to one step to zero."""
-        for counts in (self.step, self.recent):
-            counts.clear(rows)
-        seen = rows[self.windows[rows] > 0]
-        self.epoch[seen] += 1
-        self.epoch_windows[rows] = 0
+        self.step.clear(rows)
         self.step_samples[rows] = 0
 
     def harmful(self, rows: Ints, step: int) -> Bools:
@@ -132,13 +133,11 @@ class GuardrailEvidence:
             level = self.levels.harm / len(self.grid.harms)
             log_harm = log_mean_exps(self.log_harm[rows][:, self.grid.mixture(harm)])
             bad = bad & (log_harm >= math.log(1 / level))
-        if guardrail.margin.absolute is not None and bad.any():
-            # Intervals cost the most, and are asked for only where they can still change the answer.
-            asked = rows[bad]
-            lower, _ = self.step.difference(asked, self.levels.step)
-            level_by_epoch = self.levels.harm / 2 * 6 / math.pi**2 / self.epoch[asked] ** 2
-            recent, _ = self.recent.difference(asked, level_by_epoch)
-            bad[np.flatnonzero(bad)] = np.maximum(lower, recent) > guardrail.margin.absolute
+        if guardrail.margin.absolute is not None:
+            level = self.levels.harm / len(self.grid.differences)
+            begin = self.grid.differences.index(guardrail.margin.absolute) * len(BEYOND)
+            log_beyond = log_mean_exps(self.log_beyond[rows, begin : begin + len(BEYOND)])
+            bad = bad & (log_beyond >= math.log(1 / level))
         return np.asarray(bad | self.breaks_limit(rows, 0))
 
     def proven(self, rows: Ints, step: int) -> Bools:

@@ -16,9 +16,7 @@ from slipway.serving.rollout.simulation.traffic import EventRate, TrafficModel, 
 RATES = (1.0, 10.0, 100.0, 1000.0)
 _LONG_WINDOW, _SHORT_WINDOW, _BUSY = 60.0, 15.0, 10.0
 _MOST_LOOKS = 5760
-_NOT_SIMULATED = frozenset(
-    {"mean", "ndcg", "auc", "scores", "agreement", "rank_correlation", "score_difference"}
-)
+_NOT_SIMULATED = frozenset({"mean", "ndcg", "auc", "scores", "agreement", "rank_correlation", "score_difference"})
 
 
 @dataclass(frozen=True)
