@@ -18,13 +18,14 @@ _DISCARD_FACTOR = 16  # bodies of up to this many times the limit are read and t
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
-    """A request that ends here, with its status and reason."""
+    """A request that ends here, with its status and reason; `retry_after` says in how many seconds to ask again."""
 
-    def __init__(self, status: int, reason: str, *, close: bool = False) -> None:
+    def __init__(self, status: int, reason: str, *, close: bool = False, retry_after: int | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.close = close
+        self.retry_after = retry_after
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float = 30.0) -> bytes:
@@ -84,18 +85,24 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-async def send_json(send: Send, status: int, content: bytes, *, close: bool = False) -> None:
+async def send_json(
+    send: Send, status: int, content: bytes, *, close: bool = False, retry_after: int | None = None
+) -> None:
     """Sends encoded JSON."""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     if close:
         headers.append((b"connection", b"close"))
+    if retry_after is not None:
+        headers.append((b"retry-after", str(retry_after).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 
 
-async def send_error(send: Send, status: int, reason: str, *, close: bool = False) -> None:
+async def send_error(
+    send: Send, status: int, reason: str, *, close: bool = False, retry_after: int | None = None
+) -> None:
     """Sends {"error": reason}."""
-    await send_json(send, status, orjson.dumps({"error": reason}), close=close)
+    await send_json(send, status, orjson.dumps({"error": reason}), close=close, retry_after=retry_after)
 
 
 def _too_large(limit: int) -> str:

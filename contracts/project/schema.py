@@ -97,6 +97,7 @@ class ServingSpec(_Spec):
     """The serving plane: how many processes a version, what they answer, and how feedback is joined.
 
     `feedback_wait` is how long a request waits for its clicks before it is counted, with or without one.
+    `maximum_in_flight` is how many requests a process answers at a time; further ones are told to come again (429).
     `predictor` is `module:Class` of the project's own folder, a subclass of the built-in predictor's model.
     """
 
@@ -105,6 +106,7 @@ class ServingSpec(_Spec):
     feedback_wait: Duration = timedelta(minutes=30)
     request_expiry: Duration = timedelta(hours=24)
     maximum_body: ByteSize = Field(default=1 << 20, ge=1024, le=1 << 30)
+    maximum_in_flight: int = Field(default=128, ge=1, le=100_000)
     scrape_interval: Duration = timedelta(seconds=1)
     capture_retention: Duration = timedelta(days=30)
     predictor: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")

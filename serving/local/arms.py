@@ -41,6 +41,7 @@ def settings_for(project: Project) -> PlaneSettings:
         feedback_wait=serving.feedback_wait.total_seconds(),
         request_expiry=serving.request_expiry.total_seconds(),
         maximum_body=serving.maximum_body,
+        maximum_in_flight=serving.maximum_in_flight,
         capture_retention_days=serving.capture_retention.total_seconds() / 86_400,
         feedback_values={g.value: g.maximum for g in project.rollout.guardrails if g.value and g.maximum},
     )

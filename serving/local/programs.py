@@ -145,6 +145,7 @@ def predictor_spec(
         *("--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)),
         *("--redis", f"redis://127.0.0.1:{redis}/0", "--feature-project", settings.project),
         *("--key-file", str(layout.key_file), "--maximum-body", str(settings.maximum_body)),
+        *("--maximum-in-flight", str(settings.maximum_in_flight)),
     ]
     if collector is not None:
         command += ["--collector", f"http://127.0.0.1:{collector}"]

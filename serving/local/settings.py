@@ -27,6 +27,7 @@ class PlaneSettings(BaseModel):
         feedback_wait: Seconds after a prediction in which a click counts for it.
         request_expiry: Seconds after which feedback is refused.
         maximum_body: Greatest request body in bytes.
+        maximum_in_flight: Requests that a predictor answers at a time.
         feedback_values: Types of feedback whose values are added up, with the largest that counts.
         capture_retention_days: Days for which captured predictions and feedback are kept.
         drain_seconds: Longest wait for the requests in flight of a process that is taken out.
@@ -46,6 +47,7 @@ class PlaneSettings(BaseModel):
     feedback_wait: float = Field(default=2.0, ge=0)
     request_expiry: float = Field(default=3600.0, gt=0)
     maximum_body: int = Field(default=MEBIBYTE, gt=0)
+    maximum_in_flight: int = Field(default=128, gt=0)
     capture_retention_days: float = Field(default=30.0, gt=0)
     feedback_values: dict[str, float] = Field(default_factory=dict)
     drain_seconds: float = 15.0

@@ -29,6 +29,8 @@ from slipway.serving.predictor.settings import Limits
 _JSON_TYPES = frozenset({"application/json", "application/ld+json", ""})
 _BINARY_LENGTH = b"inference-header-content-length"
 _CLOUD_EVENT_PREFIX = b"ce-"
+_RETRY_AFTER = 1
+"""Seconds after which a request that was refused for overload may come again."""
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host"})
 
 
@@ -121,6 +123,11 @@ class Gate:
 
         try:
             self._check_route(scope, protocol)
+            if protocol is not None and self.in_flight > self._limits.in_flight:
+                # Refused before anything is read: an answer that comes too late helps nobody, and costs as much.
+                raise Refusal(
+                    429, f"{self._limits.in_flight} requests are being answered; ask again", retry_after=_RETRY_AFTER
+                )
             if protocol == "v1":
                 await self._predict_v1(scope, receive, watched)
             elif self._is_scrape(scope):
@@ -130,7 +137,9 @@ class Gate:
                     receive = replay(await self._checked_body(scope, receive, protocol), receive)
                 await self._application(scope, receive, watched)
         except Refusal as refusal:
-            await send_error(watched, refusal.status, refusal.reason, close=refusal.close)
+            await send_error(
+                watched, refusal.status, refusal.reason, close=refusal.close, retry_after=refusal.retry_after
+            )
         except (InvalidInput, ModelNotFound, ModelNotReady) as error:
             await send_error(watched, 400 if isinstance(error, InvalidInput) else 503, str(error))
         except Exception:  # noqa: BLE001 - whatever it was, the client gets an answer and the connection stays usable

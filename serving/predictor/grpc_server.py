@@ -138,6 +138,7 @@ class StrictGRPCServer(GRPCServer):  # type: ignore[misc]
         settings = self._settings
         self._server = grpc.aio.server(
             interceptors=(_Guard(self._metrics),),
+            maximum_concurrent_rpcs=settings.limits.in_flight,
             options=[
                 ("grpc.max_receive_message_length", settings.limits.body_bytes),
                 ("grpc.max_send_message_length", -1),

@@ -13,7 +13,7 @@ from slipway.contracts.events import KEY_VARIABLE
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for."""
+    """What one request may ask for, and how many of them a process answers at a time."""
 
     body_bytes: int = 1 << 20
     instances: int = 1024
@@ -22,6 +22,7 @@ class Limits:
     excluded: int = 1000
     identifier_characters: int = 256
     body_seconds: float = 30.0
+    in_flight: int = 128
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,24 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--drain-seconds", type=float, default=1.0, help="time between not ready and not listening")
     parser.add_argument("--grace-seconds", type=float, default=30.0, help="longest wait for requests in flight")
     parser.add_argument("--maximum-body", type=int, default=Limits.body_bytes, help="bytes of a request body")
+    parser.add_argument(
+        "--maximum-in-flight",
+        type=int,
+        default=Limits.in_flight,
+        help="requests answered at a time, over REST and over gRPC; further ones get 429 or RESOURCE_EXHAUSTED",
+    )
     parser.add_argument("--maximum-instances", type=int, default=Limits.instances, help="users in one request")
     parser.add_argument("--maximum-k", type=int, default=Limits.k, help="items for one user")
     parser.add_argument("--k", type=int, default=Limits.default_k, help="items where a request does not say how many")
     options = vars(parser.parse_args(arguments))
     limits = Limits(
         body_bytes=options.pop("maximum_body"),
+        in_flight=options.pop("maximum_in_flight"),
         instances=options.pop("maximum_instances"),
         k=options.pop("maximum_k"),
         default_k=options.pop("k"),
     )
-    if min(limits.body_bytes, limits.instances, limits.k, options["threads"]) < 1:
+    if min(limits.body_bytes, limits.in_flight, limits.instances, limits.k, options["threads"]) < 1:
         parser.error("limits and threads are at least 1")
     if not 1 <= limits.default_k <= limits.k:
         parser.error("k is between 1 and maximum-k")

@@ -213,7 +213,8 @@ def _query(guardrail: Guardrail, arm: str, by_arm: str, by_version: str, source:
     predictions = Counter(metrics.PREDICTIONS.name, by_version)
     match guardrail.kind:
         case "errors":
-            errors = Counter(source.requests, f'{by_arm},code=~"5.."')
+            # 429 comes from a version that has more to do than it can.
+            errors = Counter(source.requests, f'{by_arm},code=~"5..|429"')
             return CountQuery(guardrail.name, arm, errors, requests)
         case "latency":
             histogram = source.latency
