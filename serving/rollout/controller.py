@@ -259,13 +259,8 @@ def _add_resources(record: Record, reading: Reading, start: float, end: float) -
 
 def _in_force(record: Record, observations: Observations, now: float) -> list[dict[str, Any]]:
     """Returns a line of history where other weights are in force than at the last look that saw them."""
-    judged = {target.arm for target in (*record.state.candidates, record.state.stable) if target is not None}
-    seen = {
-        name: arm.weight_applied
-        for name, arm in observations.arms.items()
-        if arm.weight_applied is not None and (name in judged or arm.weight_applied > 0)
-    }
-    if sum(seen.values()) == 0 or seen == record.in_force:
+    seen = {name: arm.weight_applied for name, arm in observations.arms.items() if arm.weight_applied}
+    if not seen or seen == record.in_force:
         return []
     record.in_force = seen
     message = "In force: " + ", ".join(f"{arm} {weight} %" for arm, weight in sorted(seen.items()))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from slipway.contracts.errors import ArtifactError
-from slipway.contracts.rollout import CommandKind, RolloutPolicy, RolloutSpec
+from slipway.contracts.rollout import CommandKind, Guardrail, RolloutPolicy, RolloutSpec
 from slipway.serving.rollout.core.commands import take_commands
 from slipway.serving.rollout.core.observations import Command, Observations
 from slipway.serving.rollout.core.serialization import from_plain
@@ -134,7 +135,7 @@ def detail_of(
         "phase_since": state.get("phase_since"),
         "step_since": state.get("step_since"),
         "verdicts": verdicts,
-        "guardrails": _guardrails(spec.policy) if written is None else {},
+        "guardrails": _guardrails(spec.policy.guardrails if written is None else _known_guardrails(written)),
         "policy": _policy(spec.policy) if written is None else {"steps": [], **written},
         "meanings": {"verdicts": OUTCOME_MEANINGS, "requirements": REQUIREMENT_MEANINGS},
         "served": served,
@@ -194,7 +195,17 @@ def _has_effect(before: State, kind: CommandKind, policy: RolloutPolicy) -> bool
     return replace(after, handled=before.handled) != before
 
 
-def _guardrails(policy: RolloutPolicy) -> dict[str, dict[str, Any]]:
+def _known_guardrails(written: Mapping[str, Any]) -> list[Guardrail]:
+    """Returns the guardrails of another version's policy that this one understands, by the fields that it knows."""
+    found = []
+    for document in written.get("guardrails", ()):
+        with contextlib.suppress(ValueError, AttributeError):
+            known = {name: value for name, value in document.items() if name in Guardrail.model_fields}
+            found.append(Guardrail.model_validate(known))
+    return found
+
+
+def _guardrails(guardrails: Sequence[Guardrail]) -> dict[str, dict[str, Any]]:
     return {
         guardrail.name: {
             "kind": guardrail.kind,
@@ -204,7 +215,7 @@ def _guardrails(policy: RolloutPolicy) -> dict[str, dict[str, Any]]:
             "limit": guardrail.at_most if guardrail.at_least is None else guardrail.at_least,
             "hard_limit": None if guardrail.hard_limit is None else guardrail.hard_limit.rate,
         }
-        for guardrail in policy.guardrails
+        for guardrail in guardrails
     }
 
 

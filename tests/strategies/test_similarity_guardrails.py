@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from judging import CANDIDATE, Court
 
+from slipway.cli.explanation import explanation_text
 from slipway.contracts.events import AnsweredEntity
 from slipway.contracts.rollout import Guardrail, RolloutPolicy
 from slipway.models.families import load_model
@@ -160,7 +161,19 @@ def test_a_shadow_that_answers_otherwise_is_taken_back_and_one_that_answers_alik
     last = {(verdict.guardrail, verdict.arm): verdict for verdict in run.state.verdicts}
     same = last["same", "films-v3"]
     assert (same.outcome.value, same.value) == ("PASS", pytest.approx(alike["3"], abs=0.02))
-    looks = [decision for decision in explanation_of(run.folder)["decisions"] if decision["guardrails"]]
+    explained = explanation_of(run.folder)
+    costs = explained["resources"]
+    assert set(costs) == {"films-v1", "films-v2", "films-v3"}
+    for cost in costs.values():
+        assert 0.05 < cost["cpu_milliseconds"] < 1000
+        assert 20 < cost["mebibytes"] < 2000
+        assert cost["mebibyte_seconds"] > 0
+        assert cost["processes"] == 1
+    assert costs["films-v3"]["answers"] > costs["films-v2"]["answers"] > 0  # the second one was stopped
+    text = explanation_text(explained, all_looks=False)
+    assert "What an answer costs" in text
+    assert "ms of a processor" in text
+    looks = [decision for decision in explained["decisions"] if decision["guardrails"]]
     queries = {
         one["guardrail"]: one["queries"]["films-v3"] for one in looks[-1]["guardrails"] if one["arm"] != CANDIDATE
     }

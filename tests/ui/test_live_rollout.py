@@ -74,6 +74,31 @@ def test_what_was_read_is_what_is_judged_and_every_query_can_be_pasted(live: tup
 
 
 @pytest.mark.browser
+def test_weights_in_force_are_drawn_beside_those_that_were_decided(
+    live: tuple[Path, RolloutFolder], browser: Any
+) -> None:
+    directory, folder = live
+    with served(directory) as page:
+        series = page.get(f"/api/rollouts/{folder.id}").json()["series"]
+        decided = next(point for point in series["weights"] if point["weights"].get(CANDIDATE) == 30)
+        seen = next(point for point in series["in_force"] if point["weights"].get(CANDIDATE) == 30)
+        # The gateway takes a moment, so that the one never stands in for the other.
+        assert decided["at"] < seen["at"]
+        assert seen["weights"] == {STABLE: 70, CANDIDATE: 30}
+        tab = browser.new_page(viewport={"width": 390, "height": 844})
+        tab.goto(f"{page.base}/rollouts/{folder.id}")
+        chart = tab.get_by_role("slider", name="Traffic by version over time")
+        chart.wait_for()
+        assert tab.locator("#weights .inforce").count() == tab.locator("#weights .weight").count() == 2
+        chart.focus()
+        tab.keyboard.press("End")
+        assert f"decided: {CANDIDATE} 30 %, {STABLE} 70 %" in chart.get_attribute("aria-valuetext")
+        assert "in force" in chart.get_attribute("aria-valuetext")
+        tab.get_by_text(f"In force: {STABLE} 70 %, {CANDIDATE} 30 %").wait_for()
+        tab.close()
+
+
+@pytest.mark.browser
 def test_a_person_pauses_and_takes_back_a_rollout_by_keyboard_on_a_phone(
     live: tuple[Path, RolloutFolder], browser: Any
 ) -> None:

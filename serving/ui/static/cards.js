@@ -13,25 +13,25 @@ const fact = (name, value, wide = false) => h("div", { class: wide ? "wide" : nu
 export function facts(verdict) {
   const measure = measureOf(verdict.measure);
   const seen = verdict.measure === "mean_difference" ? number : percent;
+  const alike = isLimit(verdict.guardrail);
   const level = (rate, samples) => (rate === null ? `${whole(samples)} samples` : `${seen(rate)} of ${whole(samples)}`);
   return h("dl", { class: "facts" },
-    fact("Candidate", level(verdict.candidate_rate, verdict.samples)),
-    fact("Stable", verdict.stable_samples ? level(verdict.stable_rate, verdict.stable_samples) : "no samples"),
+    alike ? fact("Pairs of answers", whole(verdict.samples)) : fact("Candidate", level(verdict.candidate_rate, verdict.samples)),
+    alike ? null : fact("Stable", verdict.stable_samples ? level(verdict.stable_rate, verdict.stable_samples) : "no samples"),
     verdict.part ? fact("Objective that decides", `${number(verdict.part)} s`) : null,
     lift(verdict),
-    fact("Margin", measure.text(verdict.margin)),
+    fact(alike ? "Limit" : "Margin", measure.text(verdict.margin)),
     fact("Samples at this step", `${whole(verdict.step_samples)} of at least ${whole(verdict.minimum_samples)}`),
     evidence(verdict),
     fact("Interval", interval(verdict), true));
 }
 
-// Evidence is about the odds ratio; where a difference is tolerated as well, harm has to be beyond both.
+// Answers to copies are held against a limit of their own, and not against stable.
+const isLimit = (name) => (guardrails[name]?.limit ?? null) !== null;
+
+// Where an odds ratio and a difference are tolerated, harm has to be beyond both: the evidence is the smaller one.
 function evidence(verdict) {
-  const margin = guardrails[verdict.guardrail]?.margin ?? {};
-  const found = `${number(Math.exp(Math.min(verdict.log_evidence_harm, 50)))}; enough from ${number(Math.exp(verdict.log_evidence_needed))}`;
-  if (margin.odds_ratio === undefined) return null;
-  if (margin.absolute === undefined) return fact("Evidence of harm", found);
-  return fact("Evidence beyond the odds ratio", `${found}, if the difference is beyond ${measureOf("difference").text(margin.absolute)} too`, true);
+  return fact("Evidence of harm", `${number(Math.exp(Math.min(verdict.log_evidence_harm, 50)))}; enough from ${number(Math.exp(verdict.log_evidence_needed))}`);
 }
 
 // Of the events themselves, in percent more or less than stable.
@@ -46,7 +46,7 @@ function make(verdict, detail) {
   const charts = h("div", {});
   const foot = h("div", {});
   const element = h("article", { class: "card", "data-guardrail": verdict.guardrail }, head, charts, foot);
-  const better = detail.guardrails[verdict.guardrail]?.higher_is_better ?? false;
+  const better = detail.guardrails[verdict.guardrail]?.higher_is_better ?? null;  // null: not known
   return { element, head, charts, foot, better, byMeasure: new Map() };
 }
 
@@ -63,7 +63,7 @@ function showCharts(card, verdict, points, from, to) {
   }
   for (const measure of wanted) {
     if (!card.byMeasure.has(measure)) {
-      const chart = intervalChart(verdict.guardrail, measure, card.better);
+      const chart = intervalChart(verdict.guardrail, measure, card.better, isLimit(verdict.guardrail) ? "limit" : "margin");
       card.byMeasure.set(measure, chart);
       card.charts.append(chart.element);
     }

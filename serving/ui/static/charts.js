@@ -61,7 +61,7 @@ export function weightChart() {
 }
 
 // One chart a measure: an odds ratio and a difference do not share an axis.
-export function intervalChart(name, measureName, higherIsBetter) {
+export function intervalChart(name, measureName, higherIsBetter, edgeName) {
   const measure = measureOf(measureName);
   const chart = new Chart(`${name}: ${measure.name} over time`, { height: 220, draw, read });
   const finite = (value) => value !== null && Number.isFinite(value);
@@ -98,7 +98,7 @@ export function intervalChart(name, measureName, higherIsBetter) {
       svg.append(s("text", { x: frame.left - 6, y: y(tick) + 4, "text-anchor": "end" }, text));
     }
     svg.append(s("text", { x: 4, y: 13 }, measureName === "difference" ? "points" : measure.name));
-    if (margin !== null) {
+    if (margin !== null && higherIsBetter !== null) {
       const edge = higherIsBetter ? frame.bottom : frame.top;
       svg.append(s("rect", { fill: `url(#${frame.id}h)`, x: frame.left, width: frame.right - frame.left, y: Math.min(edge, y(margin)), height: Math.abs(y(margin) - edge) }));
     }
@@ -108,9 +108,9 @@ export function intervalChart(name, measureName, higherIsBetter) {
     if (margin !== null) {
       svg.append(s("line", { class: "margin", x1: frame.left, x2: frame.right, y1: y(margin), y2: y(margin) }));
       const over = higherIsBetter ? y(margin) > frame.bottom - 18 : y(margin) > frame.top + 18;
-      svg.append(s("text", { class: "marginlabel", x: frame.left + 4, y: y(margin) + (over ? -6 : 15) }, `margin ${measure.text(margin)}`));
+      svg.append(s("text", { class: "marginlabel", x: frame.left + 4, y: y(margin) + (over ? -6 : 15) }, `${edgeName} ${measure.text(margin)}`));
       const room = Math.abs(y(margin) - (higherIsBetter ? frame.bottom : frame.top)) > 34;
-      if (room) svg.append(s("text", { x: frame.right - 6, y: higherIsBetter ? frame.bottom - 6 : frame.top + 14, "text-anchor": "end" }, "worse than tolerated"));
+      if (room && higherIsBetter !== null) svg.append(s("text", { x: frame.right - 6, y: higherIsBetter ? frame.bottom - 6 : frame.top + 14, "text-anchor": "end" }, "worse than tolerated"));
     }
     outcomes(svg, frame);
     const above = s("g", { "clip-path": `url(#${frame.id}c)` });
@@ -171,8 +171,9 @@ export function intervalChart(name, measureName, higherIsBetter) {
   }
 
   function read(point) {
-    const margin = point.margin === null ? "" : `, margin ${measure.text(point.margin)}`;
-    return `${clock(point.at)} · ${point.outcome} · ${interval(point)}${margin} · ${whole(point.samples)} samples, stable ${whole(point.stable_samples)}`;
+    const margin = point.margin === null ? "" : `, ${edgeName} ${measure.text(point.margin)}`;
+    const counted = edgeName === "limit" ? `${whole(point.samples)} pairs of answers` : `${whole(point.samples)} samples, stable ${whole(point.stable_samples)}`;
+    return `${clock(point.at)} · ${point.outcome} · ${interval(point)}${margin} · ${counted}`;
   }
 
   return { element: chart.element, update: (points, from, to) => chart.update(points, from, to) };

@@ -38,6 +38,7 @@ function notices() {
   if (detail && !detail.served && !detail.terminal) found.push(h("p", { class: "notice warn" }, "! Nothing runs this rollout: the serving plane is down. Start it with ", h("code", {}, "slipway up"), "; the rollout goes on where it was."));
   if (detail?.waits_for) found.push(h("p", { class: "notice" }, "Another rollout has to end first: ", h("a", { href: `/rollouts/${encodeURIComponent(detail.waits_for)}` }, detail.waits_for)));
   for (const command of detail?.pending ?? []) found.push(h("p", { class: "notice" }, `${nameOf(command.kind)} was given by ${command.by}; the controller has not taken it up yet.`));
+  for (const [arm, why] of Object.entries(detail?.dropped ?? {})) found.push(h("p", { class: "notice warn" }, h("strong", {}, `↩ ${arm} is no longer in it. `), why));
   if (detail?.unreadable) found.push(h("p", { class: "notice warn" }, `! ${detail.unreadable}`));
   if (detail?.read_only && !detail.terminal) found.push(h("p", { class: "quiet" }, "This page is read-only: commands are given with slipway rollout."));
   show(byId("notices"), found);
