@@ -141,3 +141,20 @@ def test_the_operator_may_do_its_part_and_nothing_else(namespace: Cluster) -> No
     assert [each for each in MAY if allowed(*each, "default")] == []
     assert allowed("get", "clusterservingruntimes.serving.kserve.io", "")
     assert not allowed("patch", "clusterservingruntimes.serving.kserve.io", "")
+
+
+def test_what_kustomize_applies_gets_ready(namespace: Cluster) -> None:
+    key = "5a" * 32
+    namespace.kubectl("create", "secret", "generic", "slipway-predictor", f"--from-literal=signing-key={key}")
+    found = moved(overlay("staging"), namespace.namespace)
+    namespace.kubectl("apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(found))
+
+    def ready() -> bool:
+        parts = [namespace.get("deployment", f"slipway-{part}") for part in ("operator", "collector")]
+        return all(each["status"].get("readyReplicas") == each["spec"]["replicas"] for each in parts)
+
+    namespace.wait_for("operator and collector", ready, 240)
+    lease = namespace.wait_for(
+        "a leader", lambda: namespace.kubectl("get", "lease", "slipway-operator", "-o", "name", check=False).stdout, 60
+    )
+    assert lease

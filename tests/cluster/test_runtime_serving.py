@@ -253,3 +253,20 @@ def test_a_bundle_of_a_volume_is_served(serving: Serving, volume: Path) -> None:
     assert len(answer[0]["items"]) == 10
     (pod,) = pods_of(serving.cluster, "films-volume")
     assert pod["spec"].get("initContainers", []) == []
+
+
+def test_kserve_scales_an_inference_service_that_asks_for_it(serving: Serving) -> None:
+    service = inference_service("films-scaled", serving.bucket.put(serving.bundle, "films/scaled"), version="4")
+    service["metadata"]["annotations"] = {"serving.kserve.io/autoscalerClass": "hpa"}
+    service["spec"]["predictor"] |= {"minReplicas": 1, "maxReplicas": 3}
+    apply(serving.cluster, service)
+    try:
+        scaler = serving.cluster.wait_for(
+            "the autoscaler",
+            lambda: serving.cluster.get("horizontalpodautoscalers")["items"],
+            60,
+        )[0]
+        assert scaler["spec"]["scaleTargetRef"]["name"] == "films-scaled-predictor"
+        assert (scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]) == (1, 3)
+    finally:
+        serving.cluster.kubectl("delete", "inferenceservice", "films-scaled", "--wait=false")
