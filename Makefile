@@ -28,7 +28,7 @@ $(BIN)/uv:
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help setup demo test test-cluster lint bench simulate-full lock clean
+.PHONY: help setup demo test test-cluster lint bench simulate-full generate lock clean
 
 setup: .venv/.local-installed ## Install what the local plane needs (Debian packages, .venv)
 	@tools/system_packages.sh redis-server prometheus
@@ -71,6 +71,11 @@ images: ## Build the container images, or one with IMAGE=predictor
 
 images-check: .venv/.dev-installed ## Run and look into the images that are built
 	@$(BIN)/python -m pytest -m container -n 0 tests/containers
+
+generate: .venv/.dev-installed ## Make again what is made: the chart's README, dashboards, kustomize manifests (needs helm)
+	@$(BIN)/python tools/chart_readme.py
+	@$(BIN)/python tools/render_dashboards.py
+	@$(BIN)/python tools/render_manifests.py
 
 lock: | $(BIN)/uv ## Resolve the requirements anew
 	@tools/lock.sh $(BIN)/uv
