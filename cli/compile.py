@@ -64,8 +64,8 @@ def parameters_of(texts: tuple[str, ...]) -> dict[str, Any]:
     type=click.Path(path_type=Path, dir_okay=False),
     help="File for a TrainJob that trains by itself, without a pipeline.",
 )
-@click.option("--features", help="With --train-job: the features artifact, relative to the project's volume.")
-@click.option("--output", help="With --train-job: where the model goes, relative to the project's volume.")
+@click.option("--features", help="With --train-job: the features artifact, s3:// or on the project's volume.")
+@click.option("--output", help="With --train-job: where the model goes, s3:// or on the project's volume.")
 @click.option("--set", "overrides", metavar="FIELD=VALUE", multiple=True, help="Override a field of the project file.")
 def compile_command(
     file: Path,
@@ -126,7 +126,7 @@ def write_train_job(project: Project, target: Path, features: str | None, output
         raise UsageError(
             "a TrainJob needs to know what it reads and writes",
             where="--train-job",
-            remedy="Add --features and --output, folders relative to the project's volume.",
+            remedy="Add --features and --output: s3://bucket/prefix, or folders relative to the project's volume.",
         )
     write_atomically(target, to_yaml([train_job(project, features, output)]))
     note(f"wrote {target}")

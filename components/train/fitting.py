@@ -33,7 +33,7 @@ def fit(
     """Reads the features, trains, and writes the bundle with its curves.
 
     Args:
-        request: What to train; its output is not touched.
+        request: What to train, from a folder of this machine; its output is not touched.
         target: An existing folder for the bundle; None writes nothing, for all processes but the first.
         progress: Told how far it is, and the values of each epoch.
         processes: How many train together, this one among them.
@@ -46,10 +46,11 @@ def fit(
         EnvironmentProblemError: A package is missing or the disk is full.
     """
     spec = request.model
-    manifest = read_manifest(request.features, kind="features")
+    features = Path(request.features)
+    manifest = read_manifest(features, kind="features")
     family = family_of(request, processes)
     progress.stage("reading", total=1)
-    data = replace(read_training_data(request.features, spec.features, device=spec.device), measure=measure)
+    data = replace(read_training_data(features, spec.features, device=spec.device), measure=measure)
     progress.advance()
 
     curves: list[dict[str, float]] = []

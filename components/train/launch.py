@@ -206,22 +206,32 @@ def _pass_on(event: Mapping[str, Any], progress: Progress) -> None:
 
 
 def _cause(failures: Mapping[int, Any], scratch: Path, group: Group) -> SlipwayError:
-    """Returns why the training failed: a process that was killed, else what a process said, else that one was lost."""
-    for rank, failure in sorted(failures.items()):
-        if failure.exitcode < 0:
-            return SlipwayError(
-                f"process {rank} of {group.size} was killed by {failure.signal_name()}",
-                where="step train",
-                remedy="If nobody killed it, the memory of this machine did not suffice. Run the step again: it goes "
-                "on from its last checkpoint.",
-            )
-    said = {rank: _read_error(error_file(scratch, rank)) for rank in sorted(failures)}
-    told = sorted(said.items(), key=lambda entry: (entry[1] is None, (entry[1] or {}).get("error") == LOST, entry[0]))
-    rank, content = told[0]
-    if content is None:
-        code = failures[rank].exitcode
+    """Returns why the training failed, as the likeliest cause among what each process that failed shows.
+
+    When one is gone the others fail as well: they miss it, or torchrun's agent ends them by SIGTERM.
+    """
+    said = {rank: _read_error(error_file(scratch, rank)) for rank in failures}
+
+    def order(rank: int) -> tuple[int, int]:
+        code, content = failures[rank].exitcode, said[rank]
+        if code < 0:
+            return (0 if -code != signal.SIGTERM else 4 if group.nodes > 1 else 2), rank
+        if content is None:
+            return 1, rank
+        return (3 if content["error"] == LOST else 1), rank
+
+    rank = min(failures, key=order)
+    failure, content = failures[rank], said[rank]
+    if failure.exitcode < 0:
         return SlipwayError(
-            f"process {rank} of {group.size} ended with exit code {code}",
+            f"process {rank} of {group.size} was killed by {failure.signal_name()}",
+            where="step train",
+            remedy="If nobody killed it, the memory of this machine did not suffice. Run the step again: it goes "
+            "on from its last checkpoint.",
+        )
+    if content is None:
+        return SlipwayError(
+            f"process {rank} of {group.size} ended with exit code {failure.exitcode}",
             where="step train",
             remedy="Its output is in the log.",
         )

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from slipway.components.progress import Progress
 from slipway.components.train.fitting import CURVES, checkpoint_of, family_of, fit, read_curves
 from slipway.components.train.launch import Group, launch
+from slipway.components.train.places import Place, on_this_machine
 from slipway.components.train.tracking import TrackedRun, track
 from slipway.contracts.artifacts import read_manifest
 from slipway.contracts.bundle import bundle_digest, read_bundle
@@ -32,18 +33,18 @@ __all__ = ["CURVES", "TrainRequest", "TrainResult", "run"]
 class TrainRequest(BaseModel):
     """What to train and where it goes.
 
-    `name` is the model's and the MLflow experiment's. `processes` train together on this machine; in a pod of a
-    TrainJob the Trainer's variables say how many. `checkpoint` is a folder for the state of this training: killed and
-    run again, it goes on from there. A `location` in `checkpoints` stands instead, for many trainings.
-    `project_directory` is where a family of the project's own is found. `tracking_uri` is MLflow's; None is the
-    project's own SQLite. `run_id` names the pipeline run. With `tracked` false MLflow is told nothing: the trials of a
-    sweep are told by the sweep.
+    `features` and `output` are folders, or `s3://bucket/prefix`. `name` is the model's and the MLflow experiment's.
+    `processes` train together on this machine; in a pod of a TrainJob the Trainer's variables say how many.
+    `checkpoint` is a folder for the state of this training: killed and run again, it goes on from there. A `location`
+    in `checkpoints` stands instead, for many trainings. `project_directory` is where a family of the project's own is
+    found. `tracking_uri` is MLflow's; None is the project's own SQLite. `run_id` names the pipeline run. With `tracked`
+    false MLflow is told nothing: the trials of a sweep are told by the sweep.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    features: Path
-    output: Path
+    features: Place
+    output: Place
     name: str = "model"
     model: ModelSpec = ModelSpec()
     project_directory: Path = Path()
@@ -60,7 +61,7 @@ class TrainResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    output: Path
+    output: Place
     fingerprint: str
     family: str
     epochs: int
@@ -82,12 +83,23 @@ def run(request: TrainRequest, progress: Progress, measure: Measure | None = Non
         DataError: The data cannot be learnt from.
         ArtifactError: The features are not whole.
         EnvironmentProblemError: A package is missing or the disk is full.
+        ServiceError: The object store does not answer, or refuses.
     """
-    spec = request.model
     group = Group.of(request.processes)
-    manifest = read_manifest(request.features, kind="features")
+    with on_this_machine(request) as local:
+        manifest = read_manifest(Path(local.features), kind="features")
+        result = _train(local, manifest.fingerprint, group, progress, measure)
+    if group.node == 0 and request.checkpoints.location is not None:
+        _forget(request, manifest.fingerprint, progress)
+    return result.model_copy(update={"output": request.output})
+
+
+def _train(
+    request: TrainRequest, features: str, group: Group, progress: Progress, measure: Measure | None
+) -> TrainResult:
+    spec, output = request.model, Path(request.output)
     family_of(request, group.size)
-    with _written(request.output, publish=group.node == 0) as partial:
+    with _written(output, publish=group.node == 0) as partial:
         if group.size == 1:
             fit(request, partial, progress, measure=measure)
         elif measure is None:
@@ -96,11 +108,8 @@ def run(request: TrainRequest, progress: Progress, measure: Measure | None = Non
             raise UsageError("an epoch is measured in one process only", where="training.processes")
     if group.node > 0:
         progress.note("the first pod writes the model")
-        return TrainResult(output=request.output, fingerprint="", family=spec.family, epochs=0, parameters={})
-    bundle, curves = read_bundle(request.output, verify=False), read_curves(request.output)
-    if request.checkpoints.location is not None:
-        _forget(request, manifest.fingerprint, progress)
-
+        return TrainResult(output=output, fingerprint="", family=spec.family, epochs=0, parameters={})
+    bundle, curves = read_bundle(output, verify=False), read_curves(output)
     digest = bundle_digest(bundle)
     run = TrackedRun(
         experiment=request.name,
@@ -112,7 +121,7 @@ def run(request: TrainRequest, progress: Progress, measure: Measure | None = Non
             **bundle.parameters,
         },
         curves=curves,
-        tags={"slipway.model": digest, "slipway.features": manifest.fingerprint},
+        tags={"slipway.model": digest, "slipway.features": features},
     )
     problem = None
     if request.tracked:
@@ -123,7 +132,7 @@ def run(request: TrainRequest, progress: Progress, measure: Measure | None = Non
         progress.note(f"warning: {warning}")
     last = {name: value for name, value in (curves[-1] if curves else {}).items() if name != "epoch"}
     return TrainResult(
-        output=request.output,
+        output=output,
         fingerprint=digest,
         family=spec.family,
         epochs=len(curves),

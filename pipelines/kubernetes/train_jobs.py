@@ -2,8 +2,8 @@
 
 The pods run the train step's own command. The Trainer's torch runtime gives them PET_NNODES, PET_NPROC_PER_NODE,
 PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT, from which the step learns how many processes train and where they
-meet. Pods share the features, and the place of the model, on the project's volume: for several nodes its claim must be
-one that many nodes can write. Checkpoints are there too, or in the object store.
+meet. Features and model are in the object store, or on the project's volume, whose claim then must be one that many
+nodes can write if there are several. So are checkpoints.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from slipway.pipelines.kubernetes.pods import (
     pod_template,
     project_volume,
     with_cluster_checkpoints,
+    with_store,
 )
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 COMMAND = ("python", "-m", "slipway.components.train")
 # The name that the training runtimes of the Trainer give to their container, and to the job of the nodes.
 CONTAINER = "node"
+S3 = "s3://"
 MANAGER = "slipway.dev/train"
 SECONDS_OF_GRACE = 900
 
@@ -44,16 +46,17 @@ def train_job(project: Project, features: str, output: str) -> dict[str, Any]:
 
     Args:
         project: The project file.
-        features: The `features` artifact, a folder relative to the project's volume.
+        features: The `features` artifact: `s3://bucket/prefix`, or a folder relative to the project's volume.
         output: Where the model's bundle goes, likewise.
 
     Raises:
         UsageError: A path leaves the volume, the family trains in one process, or GPUs and processes do not fit.
     """
     training = project.training
-    settings = _settings(project)
+    places = _in_pod(project, features, "--features"), _in_pod(project, output, "--output")
+    settings = _settings(project, places)
     _check(project, settings)
-    command = _command(project, _on_volume(project, features, "--features"), _on_volume(project, output, "--output"))
+    command = _command(project, *places)
     environment = {"HOME": _SCRATCH, "PYTHONUNBUFFERED": "1"}
     template = pod_template(settings, name=CONTAINER, command=command, environment=environment)
     container = template["spec"]["containers"][0]
@@ -84,9 +87,11 @@ def train_job(project: Project, features: str, output: str) -> dict[str, Any]:
     }
 
 
-def _settings(project: Project) -> PodSettings:
+def _settings(project: Project, places: tuple[str, str]) -> PodSettings:
     settings, shared = pod_settings(project, "train"), project_volume(project)
-    if shared in settings.volumes:
+    if any(place.startswith(S3) for place in places) and not checkpoint_location(project).startswith(S3):
+        settings = with_store(settings, project)
+    if all(place.startswith(S3) for place in places) or shared in settings.volumes:
         return settings
     return settings.model_copy(update={"volumes": (shared, *settings.volumes)})
 
@@ -125,13 +130,16 @@ def _patch(pod: dict[str, Any]) -> dict[str, Any]:
     return {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}}}
 
 
-def _on_volume(project: Project, path: str, option: str) -> str:
+def _in_pod(project: Project, path: str, option: str) -> str:
+    """Returns an address as it is, and a folder of the project's volume as the pod sees it."""
+    if path.startswith(S3):
+        return path
     given = PurePosixPath(path)
     if "://" in path or given.is_absolute() or ".." in given.parts or not given.parts:
         raise UsageError(
             f"{path!r} is no folder of the project's volume",
             where=option,
-            remedy=f"Name it relative to the volume that is mounted at {project.kubernetes.project.mount}.",
+            remedy=f"Name it relative to the volume that is mounted at {project.kubernetes.project.mount}, or by s3://.",
         )
     return f"{project.kubernetes.project.mount}/{given}"
 

@@ -149,8 +149,11 @@ def test_a_killed_training_goes_on_from_the_store_to_the_same_weights(
     name, store = bucket
     features = write_features(tmp_path / "features")
     run(train_request(features, tmp_path / "alone", processes, epochs=8), Progress())
-    spec = CheckpointSpec(location=f"s3://{name}/checkpoints")
-    request = train_request(features, tmp_path / "model", processes, epochs=8).model_copy(update={"checkpoints": spec})
+    pafs.copy_files(str(features), f"{name}/features", destination_filesystem=store)
+    # Nothing but the store is shared with whoever goes on: features, checkpoints and the model are there.
+    changes: dict[str, Any] = {"features": f"s3://{name}/features", "output": f"s3://{name}/model"}
+    changes["checkpoints"] = CheckpointSpec(location=f"s3://{name}/checkpoints")
+    request = train_request(features, tmp_path / "model", processes, epochs=8).model_copy(update=changes)
     with start_step(request, tmp_path / "outcome") as step:
         assert step.stderr is not None
         told = 0
@@ -158,11 +161,12 @@ def test_a_killed_training_goes_on_from_the_store_to_the_same_weights(
             told += line.startswith(b"loss =")
         step.send_signal(signal.SIGKILL)
         step.stderr.read()
-    assert not (tmp_path / "model").exists()
+    assert files(store, f"{name}/model") == []
     assert any(path.endswith(MARK) for path in files(store, f"{name}/checkpoints"))
     run(request, Progress())
-    for file in ("weights.safetensors", "curves.json"):
-        assert (tmp_path / "model" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
-    assert len(json.loads((tmp_path / "model" / "curves.json").read_text())["epochs"]) == 8
+    for file in sorted(path.name for path in (tmp_path / "alone").iterdir()):
+        with store.open_input_stream(f"{name}/model/{file}") as stream:
+            assert stream.read() == (tmp_path / "alone" / file).read_bytes(), file
+    assert len(json.loads((tmp_path / "alone" / "curves.json").read_text())["epochs"]) == 8
     # What a finished training kept goes; the model is what is left of it.
     assert files(store, f"{name}/checkpoints") == []

@@ -107,6 +107,20 @@ def test_checkpoints_are_where_the_file_says_or_beside_the_bundles_and_the_pod_h
     assert all("value" not in entry for name, entry in variables.items() if "KEY" in name)
 
 
+def test_with_everything_in_the_store_and_on_a_server_pods_share_no_folder() -> None:
+    addresses = {"features": "s3://models/features", "output": "s3://models/model"}
+    alone = train_job(project(STORE, tracking={"uri": "http://mlflow:5000"}), **addresses)
+    assert [mount["name"] for mount in pod(alone)["containers"][0]["volumeMounts"]] == ["tmp"]
+    assert arguments(alone)["features"] == "s3://models/features"
+    assert arguments(alone)["output"] == "s3://models/model"
+    # Checkpoints on the volume, features in the store: the pod has both, and the keys once.
+    spec = {"checkpoints": {"location": "kept"}}
+    mixed = train_job(project(STORE, spec, tracking={"uri": "http://mlflow:5000"}), **addresses)
+    assert [volume["name"] for volume in pod(mixed)["volumes"]] == ["tmp", "volume-0"]
+    names = [entry["name"] for entry in mixed["spec"]["trainer"]["env"]]
+    assert names.count("AWS_ACCESS_KEY_ID") == 1
+
+
 def test_the_same_project_gives_the_same_object_and_another_another_name() -> None:
     one, again = (train_job(project(), "features", "model") for _ in range(2))
     assert one == again

@@ -6,8 +6,10 @@ float32 sums are rounded. Measured on this data: 2e-8 in the loss, 3e-7 in the w
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from training_process import processes_of, start_step, train_request, until
 
 from slipway.components.progress import Progress
 from slipway.components.train.fitting import read_curves
-from slipway.components.train.launch import Group
+from slipway.components.train.launch import LOST, Group, _cause, error_file
 from slipway.components.train.step import TrainResult, run
 from slipway.contracts.bundle import WEIGHTS, bundle_digest, read_bundle
 from slipway.contracts.errors import DataError, SlipwayError, UsageError
@@ -133,3 +135,34 @@ def test_processes_that_cannot_meet_are_an_error_that_names_the_place(features: 
         with pytest.raises(SlipwayError, match="could not meet") as raised:
             train(features, tmp_path / "model", 1)
     assert "no-such-pod.invalid" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("codes", "said", "nodes", "what"),
+    [
+        ({0: -15, 1: -9}, {}, 1, "process 1 of 2 was killed by SIGKILL"),
+        ({0: 1, 1: -9}, {0: LOST}, 1, "process 1 of 2 was killed by SIGKILL"),
+        ({0: 1, 1: 1}, {0: LOST, 1: "DataError"}, 1, "said by 1"),
+        ({0: -15, 1: 1}, {1: "DataError"}, 1, "said by 1"),
+        ({0: 1, 1: -15}, {0: LOST}, 1, "process 1 of 2 was killed by SIGTERM"),
+        ({0: -15, 1: 1}, {1: LOST}, 2, "said by 1"),
+        ({0: 1, 1: 3}, {0: LOST}, 1, "process 1 of 2 ended with exit code 3"),
+    ],
+)
+def test_of_several_failures_the_cause_is_told_and_not_what_followed(
+    codes: dict[int, int], said: dict[int, str], nodes: int, what: str, tmp_path: Path
+) -> None:
+    @dataclass
+    class Failure:
+        exitcode: int
+
+        def signal_name(self) -> str:
+            return signal.Signals(-self.exitcode).name
+
+    for rank, name in said.items():
+        content = {"error": name, "what": f"said by {rank}", "where": None, "remedy": None, "exit_code": 1}
+        error_file(tmp_path, rank).write_text(json.dumps(content))
+    group = Group(nodes=nodes, per_node=2 // nodes)
+    error = _cause({rank: Failure(code) for rank, code in codes.items()}, tmp_path, group)
+    assert error.what == what
+    assert type(error) is (DataError if "DataError" in said.values() else SlipwayError)
