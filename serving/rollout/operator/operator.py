@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 import httpx
 
 from slipway.contracts.errors import SlipwayError
+from slipway.serving.promotion.from_cluster import propose_revert
+from slipway.serving.promotion.keeper import ROLLED_BACK, GitKeeper
 from slipway.serving.rollout.operator.aliases import MlflowAliases
 from slipway.serving.rollout.operator.announcements import Announcer
 from slipway.serving.rollout.operator.exported_metrics import OperatorMetrics
@@ -18,7 +21,7 @@ from slipway.serving.rollout.operator.health_server import serve_health
 from slipway.serving.rollout.operator.home import RolloutHome
 from slipway.serving.rollout.operator.kube import ROLLOUTS, ConflictError, Kube, connect
 from slipway.serving.rollout.operator.lease import LeaderElection
-from slipway.serving.rollout.operator.notifications import Notifier
+from slipway.serving.rollout.operator.notifications import Notice, Notifier
 from slipway.serving.rollout.operator.plane import Surroundings
 from slipway.serving.rollout.operator.reconciler import Pace, Reconciler
 from slipway.serving.rollout.operator.settings import Settings
@@ -57,6 +60,7 @@ class Operator:
         )
         self._notifier = Notifier(slack=settings.slack, alertmanager=settings.alertmanager)
         self._announcer = Announcer(self._kube, self._notifier)
+        self._git = git_keeper(settings, self._notifier)
         surroundings = Surroundings(
             self._kube,
             httpx.Client(timeout=5.0, trust_env=False),
@@ -70,6 +74,7 @@ class Operator:
             self._announcer,
             reader=lambda url: CounterReader(url, lookback=settings.lookback),
             pace=Pace(settings.interval, settings.resync),
+            seen=self._git.look if self._git is not None else lambda _: None,
         )
         self._working: dict[str, float] = {}
         self._watching = threading.Event()
@@ -103,6 +108,8 @@ class Operator:
                     next_list = time.monotonic() + settings.resync
                     self._list()
                 stop.wait(1.0)
+        if self._git is not None:
+            self._git.close()
         self._notifier.close()
         log.info("%s has stopped", settings.identity)
         return 1 if lost.is_set() else 0
@@ -206,3 +213,23 @@ class Operator:
 
     def _ready(self) -> bool:
         return not self._started or self._watching.is_set()
+
+
+def git_keeper(settings: Settings, notifier: Notifier) -> GitKeeper | None:
+    """Returns what opens the revert pull requests of Rollouts that went back; None without a repository."""
+    if settings.git_repository is None:
+        return None
+    propose = functools.partial(
+        propose_revert,
+        repository=settings.git_repository,
+        host=settings.git_host,
+        api=settings.git_api,
+        branch=settings.git_branch,
+        directory=settings.git_directory,
+    )
+
+    def told(name: str, text: str) -> None:
+        log.info("%s: %s", name, text)
+        notifier.tell(Notice(name, name.partition("/")[2], "git", text, ROLLED_BACK, "info"))
+
+    return GitKeeper(propose, told)

@@ -55,6 +55,7 @@ class Reconciler:
         reader: Makes a reader of the Prometheus at an address; shared by all looks.
         pace: How often is looked.
         clock: Unix seconds.
+        seen: Receives each Rollout as it was read; must return at once.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Reconciler:
         reader: Callable[[str], CounterReader] = CounterReader,
         pace: Pace = Pace(),
         clock: Callable[[], float] = time.time,
+        seen: Callable[[Document], object] = lambda _: None,
     ) -> None:
         self._around = surroundings
         self._metrics = metrics
@@ -74,6 +76,7 @@ class Reconciler:
         self._readers: dict[str, CounterReader] = {}
         self._pace = pace
         self._clock = clock
+        self._seen = seen
 
     @property
     def _kube(self) -> Kube:
@@ -103,6 +106,7 @@ class Reconciler:
         if "deletionTimestamp" in document["metadata"]:
             return self._finalize(document)
         document = self._with_finalizer(document)
+        self._seen(document)
         spec, problem = _checked(document)
         if spec is None:
             return self._invalid(document, problem)

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Settings:
     lease_name: str
     lease_duration: float
     identity: str
+    git_repository: str | None = None
+    git_host: Literal["github", "gitlab"] | None = None
+    git_api: str | None = None
+    git_branch: str | None = None
+    git_directory: str = "manifests/models"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -49,6 +55,16 @@ def parse_arguments(arguments: Sequence[str] | None = None, environment: Mapping
         "--mlflow-url", default=environment.get("SLIPWAY_MLFLOW_URL"), help="registry whose alias champion is moved"
     )
     parser.add_argument("--alertmanager-url", default=environment.get("SLIPWAY_ALERTMANAGER_URL"))
+    parser.add_argument(
+        "--git-repository",
+        default=environment.get("SLIPWAY_GIT_REPOSITORY") or None,
+        help="where manifests/models is: opens the pull request that reverts what went back, by SLIPWAY_GIT_TOKEN",
+    )
+    git = parser.add_argument_group("what the repository's address does not say")
+    git.add_argument("--git-host", choices=("github", "gitlab"), default=environment.get("SLIPWAY_GIT_HOST") or None)
+    git.add_argument("--git-api", default=environment.get("SLIPWAY_GIT_API") or None)
+    git.add_argument("--git-branch", default=environment.get("SLIPWAY_GIT_BRANCH") or None)
+    git.add_argument("--git-directory", default=environment.get("SLIPWAY_GIT_DIRECTORY") or "manifests/models")
     parser.add_argument("--kubeconfig", help="outside a cluster: its configuration (default: KUBECONFIG)")
     parser.add_argument("--context", help="outside a cluster: a context of that file")
     parser.add_argument("--interval", type=float, default=5.0, help="seconds between two looks in motion")
@@ -88,4 +104,9 @@ def parse_arguments(arguments: Sequence[str] | None = None, environment: Mapping
         lease_name=options.lease_name,
         lease_duration=options.lease_duration,
         identity=options.identity,
+        git_repository=options.git_repository,
+        git_host=options.git_host,
+        git_api=options.git_api,
+        git_branch=options.git_branch,
+        git_directory=options.git_directory,
     )
