@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster_namespace import Cluster
-from git_forge import TRAFFIC, Forge, candidate, forge_on, git, version
+from git_forge import ADDRESS, TRAFFIC, Forge, candidate, forge_on, git, version
 
 from slipway.cli.main import run_command_line
 from slipway.contracts.project import load_project
@@ -97,7 +99,7 @@ def test_a_revert_goes_back_to_what_the_cluster_says_serves(
 ) -> None:
     for number in (1, 2, 3):
         cluster.kubectl("apply", "--server-side", "-f", "-", text=rendered(merged(forge, number)))
-    status = {"status": {"phase": "rolledBack", "stable": "films-v1", "candidate": "films-v3"}}
+    status = {"status": {"phase": "RolledBack", "stable": "films-v1", "candidate": "films-v3"}}
     patch = ["patch", "rollout", "films", "--subresource=status", "--type=merge", "-p", json.dumps(status)]
     cluster.kubectl(*patch)
     work = forge.checkout_of("oncall")
@@ -122,3 +124,35 @@ def test_a_revert_goes_back_to_what_the_cluster_says_serves(
     git(folder, "pull", "--quiet")
     wanted = yaml.safe_load(rendered(folder / "manifests/models/films/staging"))["spec"]["model"]
     assert wanted["digest"] == version(1).digest
+
+
+def test_the_operator_opens_the_revert_of_what_went_back(forge: Forge, cluster: Cluster, tmp_path: Path) -> None:
+    for number in (1, 2):
+        cluster.kubectl("apply", "--server-side", "-f", "-", text=rendered(merged(forge, number)))
+    status = {"status": {"phase": "RolledBack", "stable": "films-v1", "reason": "clicks fell by 4 %"}}
+    cluster.kubectl("patch", "rollout", "films", "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    settings = {
+        "SLIPWAY_GIT_REPOSITORY": ADDRESS["github"],
+        "SLIPWAY_GIT_HOST": "github",
+        "SLIPWAY_GIT_API": forge.host.address,
+        "SLIPWAY_GIT_TOKEN": "token-of-ada",
+    }
+    command = [sys.executable, "-m", "slipway.serving.rollout.operator", "--namespace", cluster.namespace]
+    command += ["--no-leader-election", "--port", "0", "--prometheus-url", "http://127.0.0.1:9"]
+    with (tmp_path / "operator.log").open("w") as log:
+        operator = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            title = "Revert films in staging to version 1, which serves"
+            cluster.wait_for(
+                f"the pull request (see {tmp_path / 'operator.log'})",
+                lambda: [request for request in forge.host.requests if request.title == title],
+                seconds=90,
+            )
+        finally:
+            operator.terminate()
+            operator.wait(60)
+    (request,) = [request for request in forge.host.requests if request.title == title]
+    assert "Reason: clicks fell by 4 %" in request.body
+    assert "token-of-ada" not in (tmp_path / "operator.log").read_text()
+    forge.merge(request.branch)
+    assert yaml.safe_load(forge.read("staging/rollout.yaml"))["spec"]["model"]["digest"] == version(1).digest

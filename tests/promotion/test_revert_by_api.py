@@ -29,7 +29,7 @@ def went_back(forge: Forge) -> dict[str, Any]:
     for number in (1, 2):
         forge.merge(str(forge.promoter().promote(candidate(number), "staging").branch))
     rollout: dict[str, Any] = yaml.safe_load(forge.read("staging/rollout.yaml"))
-    return rollout | {"status": {"phase": "rolledBack", "stable": "films-v1"}}
+    return rollout | {"status": {"phase": "RolledBack", "stable": "films-v1"}}
 
 
 def revert(forge: Forge, rollout: dict[str, Any], **changes: Any) -> Outcome:
