@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from slipway.components.wrapper import ERROR_MARK
 from slipway.contracts.errors import StepError
 from slipway.pipelines.submission.client import Object, PipelinesClient
+from slipway.pipelines.submission.nodes import steps_of
 from slipway.pipelines.submission.submit import FINISHED
 
 POLL_SECONDS = 2.0
@@ -97,16 +98,25 @@ def follow(
 
 def tasks_of(run: Object) -> Iterator[TaskReport]:
     """Yields the tasks of a run in the order in which they began; drivers and groups are left out."""
+    pods = {step.name: step.attempts for step in steps_of(_all(run))}
     details = sorted(_details(run), key=lambda detail: str(detail.get("start_time") or ""))
     for detail in details:
-        yield TaskReport(
-            task=str(detail["display_name"]), state=str(detail.get("state", "PENDING")), seconds=_seconds(detail)
-        )
+        name, state = str(detail["display_name"]), str(detail.get("state", "PENDING"))
+        if pods and name not in pods:
+            continue
+        # One that succeeded without a container had its outcome from the cache.
+        cached = pods and not pods[name] and state == "SUCCEEDED"
+        yield TaskReport(task=name, state="SKIPPED" if cached else state, seconds=_seconds(detail))
 
 
 def failure_of(client: PipelinesClient, run: Object) -> tuple[str | None, dict[str, Any] | None]:
     """Returns the first task that failed, and the error that the step printed into its log."""
-    failed = [(detail, _pods(detail, run)) for detail in _details(run) if detail.get("state") == "FAILED"]
+    steps = {step.name: list(reversed(step.attempts)) for step in steps_of(_all(run))}
+    failed = [
+        (detail, steps[str(detail["display_name"])] if steps else _pods(detail, run))
+        for detail in _details(run)
+        if detail.get("state") == "FAILED" and (not steps or str(detail["display_name"]) in steps)
+    ]
     # A group fails with what is in it: the smallest is the step itself.
     failed.sort(key=lambda entry: (len(entry[1]), str(entry[0].get("end_time") or "")))
     for detail, pods in failed:
