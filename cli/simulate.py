@@ -51,6 +51,8 @@ _COLUMNS = (
 )
 @click.option("--healthy-for", "healthy", metavar="DURATION", default="0s", show_default=True,
               help="Traffic before the candidate does anything differently: a fault that begins late.")  # fmt: skip
+@click.option("--feedback-wait", "wait", metavar="DURATION", default="0s", show_default=True,
+              help="Time after which clicks and other feedback of a request are counted.")  # fmt: skip
 @click.option("--users", type=click.IntRange(100), help="Number of users, in traffic that has some. [5000]")
 @click.option("--runs", type=click.IntRange(1, 1_000_000), default=200, show_default=True, help="Rollouts a cell.")
 @click.option("--check", "checked", type=click.IntRange(0), default=2, show_default=True,
@@ -74,6 +76,7 @@ def simulate(
     bases: tuple[str, ...],
     window: float | None,
     healthy: str,
+    wait: str,
     users: int | None,
     runs: int,
     checked: int,
@@ -110,6 +113,7 @@ def simulate(
         window=window,
         users=users,
         healthy_for=_seconds(healthy),
+        feedback_wait=_seconds(wait),
         checked=checked,
         compare=compare,
         calibrate=calibrate,

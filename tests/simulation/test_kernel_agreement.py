@@ -91,6 +91,17 @@ def test_every_decision_is_the_same_on_difficult_traffic(kind: str) -> None:
         assert Ending.NO_DATA in rollouts.ending
 
 
+@pytest.mark.parametrize("kind", ["constant", "gaps", "resets"])
+def test_every_decision_is_the_same_where_clicks_come_late(kind: str) -> None:
+    policy = RolloutPolicy.model_validate({**QUICK, "no_data": {"hold_for": "4m"}})
+    model = scenario(kind, TrafficModel(80, 15, event_rates(policy, {}), feedback_wait=60))
+    for effect in ("none", "clicks-40%"):
+        recording, rollouts = simulated(policy, model, effect)
+        agreement = check(policy, recording, rollouts)
+        assert agreement.differences == ()
+        assert agreement.decisions > 6
+
+
 @pytest.mark.parametrize(("preset", "window", "effect"), [("abTest", 7200, "none"), ("abTest", 7200, "clicks+6%"),
                                                           ("blueGreen", 15, "none"), ("blueGreen", 15, "errors+60"),
                                                           ("careful", 60, "clicks-20%")])  # fmt: skip

@@ -147,10 +147,22 @@ def test_harm_is_what_lies_beyond_every_margin() -> None:
 
 def test_rates_are_given_by_name_or_kind_and_anything_else_is_refused() -> None:
     policy = RolloutPolicy.model_validate({"preset": "standard"})
-    assert event_rates(policy, {"clicks": 0.03})["clicks"] == EventRate(0.03, "clicks", good=True)
+    assert event_rates(policy, {"clicks": 0.03})["clicks"] == EventRate(0.03, "clicks", good=True, by_feedback=True)
     for given in ({"views": 0.1}, {"clicks": 0.0}, {"clicks": 3.0}):
         with pytest.raises(UsageError):
             event_rates(policy, given)
     with pytest.raises(UsageError, match="sticky-users"):
         scenario("weather", MODEL)
     assert all(scenario(name, MODEL) != MODEL for name in SCENARIOS if name != "constant")
+
+
+def test_what_waits_for_feedback_is_the_same_later_and_its_window_is_that_of_the_requests() -> None:
+    rates = {**RATES, "clicks": replace(RATES["clicks"], by_feedback=True)}
+    at_once, late = drawn(replace(MODEL, rates=rates)), drawn(replace(MODEL, rates=rates, feedback_wait=30))
+    assert late[0].late == {"errors": 0.0, "clicks": 30.0}
+    for arm in ("candidate", "stable"):
+        assert not any(getattr(window, arm)["clicks"].n.any() for window in late[:3])
+        for before, after in zip(at_once, late[3:], strict=False):
+            assert (getattr(before, arm)["clicks"].events == getattr(after, arm)["clicks"].events).all()
+        for before, after in zip(at_once, late, strict=True):
+            assert (getattr(before, arm)["errors"].events == getattr(after, arm)["errors"].events).all()

@@ -95,17 +95,16 @@ class Kernel:
         self.endings.step[rows] = self._step[rows]
 
     def _ingest(self, rows: Ints, windows: Windows, now: float) -> None:
-        counted = windows.readable & (windows.start >= self._traffic_since[rows])  # NaN where there was no traffic yet
-        in_step = counted & (windows.start >= self._step_since[rows])
-        kept = rows[counted]
-        if not kept.size:
-            return
         for evidence in self._evidence:
             name = evidence.guardrail.name
-            own, stable = windows.rows(counted).candidate[name], windows.rows(counted).stable[name]
-            evidence.take(kept, own, stable, in_step[counted], now)
+            start = windows.start - windows.late.get(name, 0.0)
+            counted = windows.readable & (start >= self._traffic_since[rows])  # NaN where there was no traffic yet
+            if counted.any():
+                in_step = start[counted] >= self._step_since[rows[counted]]
+                seen = windows.rows(counted)
+                evidence.take(rows[counted], seen.candidate[name], seen.stable[name], in_step, now)
         weights = self.weights(rows)
-        compared = in_step & (weights < 100)
+        compared = windows.readable & (windows.start >= self._step_since[rows]) & (weights < 100)
         split = rows[compared]
         if split.size:
             candidate_n, stable_n = (part[compared] for part in windows.requests)

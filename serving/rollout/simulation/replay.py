@@ -69,10 +69,10 @@ class SimulatedPlane:
         counts = []
         if windows.readable[0]:
             for arm, own in ((CANDIDATE, windows.candidate), (STABLE, windows.stable)):
-                counts += [
-                    WindowCount(name, arm, start, end, int(count.events[0]), int(count.n[0]))
-                    for name, count in own.items()
-                ]
+                for name, count in own.items():
+                    late = windows.late.get(name, 0.0)
+                    events, n = int(count.events[0]), int(count.n[0])
+                    counts.append(WindowCount(name, arm, start - late, end - late, events, n))
             for arm, n in zip((CANDIDATE, STABLE), windows.requests, strict=True):
                 counts.append(WindowCount(ASSIGNMENT, arm, start, end, 0, int(n[0])))
         problem = None if windows.readable[0] else "the scrape failed"

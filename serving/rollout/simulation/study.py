@@ -35,6 +35,7 @@ class Study:
             take longer than a day.
         users: Number of users in the kinds of traffic that have some; None takes theirs.
         healthy_for: Seconds of traffic before the candidate does anything differently.
+        feedback_wait: Seconds until events that come by feedback are counted.
         checked: Rollouts a cell that go through `decide` too.
         compare: Peers as their documentation shows them, too.
         calibrate: Peers set so that they take back no more equal candidates than the policy does, too.
@@ -50,6 +51,7 @@ class Study:
     window: float | None = None
     users: int | None = None
     healthy_for: float = 0.0
+    feedback_wait: float = 0.0
     checked: int = 2
     compare: bool = False
     calibrate: bool = False
@@ -96,7 +98,7 @@ def notes(study: Study) -> list[str]:
         found.append(f"The policy has {reason}: each rollout goes through decide() by itself, which takes longer.")
     if any(guardrail.unit == "user" for guardrail in study.policy.guardrails):
         found.append("Users are simulated as requests: each user once.")
-    if any(guardrail.is_feedback for guardrail in study.policy.guardrails):
+    if any(guardrail.is_feedback for guardrail in study.policy.guardrails) and study.feedback_wait == 0:
         found.append("Feedback is simulated without its waiting time.")
     return found
 
@@ -108,7 +110,10 @@ def specs_of(study: Study, method: str = "slipway") -> list[CellSpec]:
         for amount in study.requests_per_second:
             usual = _SHORT_WINDOW if amount >= _BUSY else _LONG_WINDOW
             window = study.window or max(usual, study.policy.deadline / _MOST_LOOKS)
-            model = scenario(name, TrafficModel(amount, window, study.rates, healthy_for=study.healthy_for))
+            plain = TrafficModel(
+                amount, window, study.rates, healthy_for=study.healthy_for, feedback_wait=study.feedback_wait
+            )
+            model = scenario(name, plain)
             if study.users is not None and model.users:
                 model = replace(model, users=study.users)
             checked = min(study.checked, study.runs) if method == "slipway" else 0

@@ -23,11 +23,13 @@ class EventRate:
         rate: Events per request.
         kind: Kind of the guardrail that counts them.
         good: Whether an event is a good one, such as a click.
+        by_feedback: Whether events come after the answer, by feedback.
     """
 
     rate: float
     kind: str = "errors"
     good: bool = False
+    by_feedback: bool = False
 
     @property
     def at_the_gateway(self) -> bool:
@@ -56,6 +58,8 @@ class TrafficModel:
             these rates as a share of the largest possible, between 0 and 1.
         sticky: A user stays with an arm; else each request is drawn anew.
         healthy_for: Seconds of traffic before the candidate does anything differently.
+        feedback_wait: Seconds until the events of a window that come by feedback, such as clicks, are counted: for both
+            arms alike, and in the window of their requests. Rounded to whole windows.
     """
 
     requests_per_second: float = 100.0
@@ -72,6 +76,11 @@ class TrafficModel:
     spread: float = 0.0
     sticky: bool = False
     healthy_for: float = 0.0
+    feedback_wait: float = 0.0
+
+    def looks_late(self, name: str) -> int:
+        """Returns by how many looks the counts of a guardrail come after those of the requests."""
+        return round(self.feedback_wait / self.window) if self.rates[name].by_feedback else 0
 
 
 SCENARIOS: dict[str, tuple[str, dict[str, float]]] = {
@@ -132,5 +141,5 @@ def event_rates(policy: RolloutPolicy, given: Mapping[str, float]) -> dict[str, 
     rates = {}
     for guardrail in policy.guardrails:
         rate = given.get(guardrail.name, given.get(guardrail.kind, BASE_RATES.get(guardrail.kind, 0.05)))
-        rates[guardrail.name] = EventRate(rate, guardrail.kind, guardrail.higher_is_better)
+        rates[guardrail.name] = EventRate(rate, guardrail.kind, guardrail.higher_is_better, guardrail.is_feedback)
     return rates

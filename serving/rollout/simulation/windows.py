@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +38,7 @@ class Windows:
         requests: Requests that the gateway gave candidate and stable.
         restarts: Restarts of the candidate so far, shape [A].
         exposed: Expected number of requests that were worse off for having met the candidate, since the last look.
+        late: By guardrail, how many seconds its window lies before this one, where it waited for feedback.
     """
 
     start: Floats
@@ -47,6 +49,7 @@ class Windows:
     requests: tuple[Ints, Ints]
     restarts: Ints
     exposed: Floats
+    late: dict[str, float] = field(default_factory=dict)
 
     def rows(self, chosen: Ints | Bools) -> Windows:
         """Returns the windows of some of the rollouts."""
@@ -59,6 +62,7 @@ class Windows:
             (self.requests[0][chosen], self.requests[1][chosen]),
             self.restarts[chosen],
             self.exposed[chosen],
+            self.late,
         )
 
 
@@ -82,6 +86,7 @@ class Traffic:
     seed: np.random.SeedSequence
     look: int = 0
     _pending: dict[tuple[str, str], tuple[Ints, Ints]] = field(default_factory=dict)
+    _waiting: dict[tuple[str, str], deque[tuple[Ints, Ints]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         surroundings, events, people = self.seed.spawn(3)
@@ -95,6 +100,10 @@ class Traffic:
         for name in (*self.model.rates, ""):
             for arm in ("candidate", "stable"):
                 self._pending[name, arm] = (np.zeros(self.runs, np.int64), np.zeros(self.runs, np.int64))
+                late = self.model.looks_late(name) if name else 0
+                nothing = (np.zeros(self.runs, np.int64), np.zeros(self.runs, np.int64))
+                self._waiting[name, arm] = deque([nothing] * late)
+        self._late = {name: self.model.looks_late(name) * self.model.window for name in self.model.rates}
         self._people = Population.draw(self.model, self.runs, np.random.default_rng(people))
 
     def draw(self, rows: Ints, weights: Ints) -> Windows:
@@ -157,8 +166,17 @@ class Traffic:
 
     def _add(self, name: str, arm: str, rows: Ints, events: Ints, n: Ints) -> None:
         pending_events, pending_n = self._pending[name, arm]
-        pending_events[rows] += events
-        pending_n[rows] += n
+        waiting = self._waiting[name, arm]
+        if not waiting:
+            pending_events[rows] += events
+            pending_n[rows] += n
+            return
+        drawn = (np.zeros(self.runs, np.int64), np.zeros(self.runs, np.int64))
+        drawn[0][rows], drawn[1][rows] = events, n
+        waiting.append(drawn)
+        due = waiting.popleft()
+        pending_events += due[0]
+        pending_n += due[1]
 
     def _lose(self, arm: str, rows: Ints, faults: dict[tuple[str, str], Bools]) -> None:
         """Takes away what was counted before the counters of an arm started at 0 again, within this window."""
@@ -200,6 +218,7 @@ class Traffic:
             (requests["candidate"], requests["stable"]),
             self._restarts[rows],
             exposed,
+            self._late,
         )
 
 
