@@ -8,7 +8,7 @@ container. So the tree is found by building names and looking whether their ids 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ class Step:
     attempts: tuple[str, ...]
 
 
-def steps_of(details: list[Mapping[str, Any]]) -> list[Step]:
+def steps_of(details: Sequence[Mapping[str, Any]]) -> list[Step]:
     """Returns the steps that a run came to; groups, drivers and what was left out are no steps.
 
     Args:
