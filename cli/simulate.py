@@ -53,6 +53,8 @@ _COLUMNS = (
               help="Traffic before the candidate does anything differently: a fault that begins late.")  # fmt: skip
 @click.option("--feedback-wait", "wait", metavar="DURATION", default="0s", show_default=True,
               help="Time after which clicks and other feedback of a request are counted.")  # fmt: skip
+@click.option("--watch", is_flag=True,
+              help="Go on through the policy's watch after promotion, by decide() alone: slower.")  # fmt: skip
 @click.option("--users", type=click.IntRange(100), help="Number of users, in traffic that has some. [5000]")
 @click.option("--runs", type=click.IntRange(1, 1_000_000), default=200, show_default=True, help="Rollouts a cell.")
 @click.option("--check", "checked", type=click.IntRange(0), default=2, show_default=True,
@@ -81,6 +83,7 @@ def simulate(
     runs: int,
     checked: int,
     *,
+    watch: bool,
     compare: bool,
     calibrate: bool,
     seed: int,
@@ -115,6 +118,7 @@ def simulate(
         healthy_for=_seconds(healthy),
         feedback_wait=_seconds(wait),
         checked=checked,
+        watch=watch,
         compare=compare,
         calibrate=calibrate,
     )

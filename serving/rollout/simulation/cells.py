@@ -39,6 +39,7 @@ class CellSpec:
         method: One of METHODS.
         setting: What a peer was calibrated to; None for what its documentation shows.
         checked: How many of the rollouts are decided by `decide` too.
+        watch: Whether the policy's rollouts go on through the watch after promotion; by `decide` alone.
     """
 
     policy: RolloutPolicy
@@ -50,6 +51,7 @@ class CellSpec:
     method: str = "slipway"
     setting: float | None = None
     checked: int = 0
+    watch: bool = False
 
     def chunks(self) -> list[tuple[CellSpec, int]]:
         """Returns the parts that are run one at a time, each with its number."""
@@ -127,7 +129,8 @@ def simulate_chunk(task: tuple[CellSpec, int]) -> Part:
     traffic = Traffic(spec.traffic, spec.effect, spec.runs, _seed(spec, number))
     checked = spec.checked if isinstance(method, Kernel) else 0
     recording = Recording.of(checked) if checked else None
-    rollouts = run(method, traffic, spec.policy.deadline + _SLACK, recording=recording)
+    horizon = spec.policy.deadline + (spec.policy.watch.duration if spec.watch else 0.0) + _SLACK
+    rollouts = run(method, traffic, horizon, recording=recording)
     if recording is None:
         return Part(rollouts)
     agreement = check(spec.policy, recording, rollouts)
@@ -189,10 +192,10 @@ def _method(spec: CellSpec, number: int) -> Method:
             return ArgoRollouts(argo, spec.runs, seed)
         case "z-test":
             return ZTest(spec.policy, spec.runs, FIVE_PERCENT if spec.setting is None else spec.setting)
-        case _ if reason_against_kernel(spec.policy) is None:
+        case _ if reason_against_kernel(spec.policy) is None and not spec.watch:
             return Kernel(spec.policy, spec.runs)
         case _:
-            return Decided(spec.policy, spec.runs)
+            return Decided(spec.policy, spec.runs, watch=spec.watch)
 
 
 def calibrated_checks(spec: CellSpec, requests: float, setting: float) -> tuple[Check, ...]:

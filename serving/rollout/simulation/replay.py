@@ -26,7 +26,8 @@ STABLE, CANDIDATE = "simulated-v1", "simulated-v2"
 _LOOKS_TO_START = 20
 _BEFORE = frozenset({"Pending", "Starting", "SmokeTest"})
 _BACK = frozenset({"RollingBack", "RolledBack", "Failed"})
-_ON = frozenset({"Promoting", "Watching", "Completing", "Promoted", "Completed"})
+_UNDER_WATCH = frozenset({"Promoting", "Watching", "Completing"})
+_ON = frozenset({"Promoted", "Completed"})
 
 
 @dataclass
@@ -35,9 +36,11 @@ class SimulatedPlane:
 
     Args:
         policy: The policy.
+        watch: Whether the rollout goes on through the watch after promotion, or ends when that is decided.
     """
 
     policy: RolloutPolicy
+    watch: bool = False
     state: State = field(init=False)
     weights: dict[str, int] = field(default_factory=lambda: {STABLE: 100})
     mirrors: dict[str, int] = field(default_factory=dict)
@@ -83,7 +86,7 @@ class SimulatedPlane:
     def ending(self) -> Ending:
         """Returns what was decided, as far as it was."""
         phase, reason = self.state.phase.value, self.state.reason
-        if phase in _ON:
+        if phase in _ON or (phase in _UNDER_WATCH and not self.watch):
             return Ending.PROMOTED
         if phase == "Holding":
             return Ending.HELD
@@ -151,13 +154,14 @@ class Decided:
     Args:
         policy: The policy.
         runs: Number of rollouts R.
+        watch: Whether they go on through the watch after promotion.
     """
 
     name = "slipway"
 
-    def __init__(self, policy: RolloutPolicy, runs: int) -> None:
+    def __init__(self, policy: RolloutPolicy, runs: int, *, watch: bool = False) -> None:
         self.endings = Endings(runs)
-        self._planes = [SimulatedPlane(policy) for _ in range(runs)]
+        self._planes = [SimulatedPlane(policy, watch) for _ in range(runs)]
 
     def weights(self, rows: Ints) -> Ints:
         """Returns the percent of traffic that the candidate has, shape [A]."""

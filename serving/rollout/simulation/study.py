@@ -37,6 +37,7 @@ class Study:
         healthy_for: Seconds of traffic before the candidate does anything differently.
         feedback_wait: Seconds until events that come by feedback are counted.
         checked: Rollouts a cell that go through `decide` too.
+        watch: Go on through the policy's watch after promotion.
         compare: Peers as their documentation shows them, too.
         calibrate: Peers set so that they take back no more equal candidates than the policy does, too.
     """
@@ -53,6 +54,7 @@ class Study:
     healthy_for: float = 0.0
     feedback_wait: float = 0.0
     checked: int = 2
+    watch: bool = False
     compare: bool = False
     calibrate: bool = False
 
@@ -76,6 +78,10 @@ def check_study(study: Study) -> None:
     Raises:
         UsageError: An effect is on no guardrail of the policy, or the policy guards what no count shows.
     """
+    if study.watch and study.policy.watch.duration == 0:
+        raise UsageError(
+            "the policy has no watch after promotion", remedy="Give it one, with --set rollout.watch.duration=1h."
+        )
     names = {guardrail.name: guardrail.kind for guardrail in study.policy.guardrails}
     for effect in study.effects:
         if effect.guardrail and effect.guardrail not in names:
@@ -96,6 +102,8 @@ def notes(study: Study) -> list[str]:
     reason = reason_against_kernel(study.policy)
     if reason is not None:
         found.append(f"The policy has {reason}: each rollout goes through decide() by itself, which takes longer.")
+    if study.watch:
+        found.append("Each rollout goes through decide() by itself, to the end of the watch, which takes longer.")
     if any(guardrail.unit == "user" for guardrail in study.policy.guardrails):
         found.append("Users are simulated as requests: each user once.")
     if any(guardrail.is_feedback for guardrail in study.policy.guardrails) and study.feedback_wait == 0:
@@ -118,7 +126,7 @@ def specs_of(study: Study, method: str = "slipway") -> list[CellSpec]:
                 model = replace(model, users=study.users)
             checked = min(study.checked, study.runs) if method == "slipway" else 0
             found += [
-                CellSpec(study.policy, name, model, effect, study.runs, study.seed, method, None, checked)
+                CellSpec(study.policy, name, model, effect, study.runs, study.seed, method, None, checked, study.watch)
                 for effect in study.effects
             ]
     return found
