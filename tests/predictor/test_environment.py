@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +21,13 @@ KEY = "5a" * 32
 @pytest.fixture(scope="module")
 def pod(start: Any, bundle: Path) -> Iterator[Any]:
     """A predictor with one port and the key of its environment."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(KEY_VARIABLE, KEY)
-        environment.setenv("SLIPWAY_REDIS_URL", "")  # what an optional key of a ConfigMap may leave
-        environment.setenv("SLIPWAY_COLLECTOR_URL", "")
-        with start(bundle, one_port=True) as running:
-            yield running
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as environment:  # of this process alone: others start without it
+            environment.setenv(KEY_VARIABLE, KEY)
+            environment.setenv("SLIPWAY_REDIS_URL", "")  # what an optional key of a ConfigMap may leave
+            environment.setenv("SLIPWAY_COLLECTOR_URL", "")
+            running = stack.enter_context(start(bundle, one_port=True))
+        yield running
 
 
 def test_metrics_share_the_port_and_count_what_it_answers(pod: Any) -> None:
