@@ -119,10 +119,9 @@ def test_the_bundle_is_the_one_that_a_run_on_one_machine_registers(
     fetched = remote.with_bundle(remote.get("films", "challenger"))
     ours, theirs = read_bundle(local.bundle_dir), read_bundle(fetched.bundle_dir)
     assert bundle_digest(theirs) == fetched.sha256
-    # Which tables it was made from is told by other names on a cluster, and so the lineage differs; the model does not.
     assert theirs.files == ours.files, "weights and index are the same bytes"
-    assert theirs.lineage["model"] == ours.lineage["model"]
-    assert theirs.metrics == ours.metrics
+    # The lineage tells that one was made from tables that extract had copied; all else is the same.
+    assert theirs.model_copy(update={"lineage": {}}) == ours.model_copy(update={"lineage": {}})
 
 
 def test_the_exit_handler_tells_how_it_ended(plane: Plane, trained: PipelineRun) -> None:
