@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from container_engine import ROOT, Engine, images
+from ended_process import end
 
 from slipway.contracts.bundle import bundle_digest, read_bundle
 
-pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.container, pytest.mark.timeout(1500)]
 
 PROBE = Path(__file__).with_name("imported.py")
 STEPS = ("validate", "featurize", "train-classical", "evaluate", "batch_predict", "register")
@@ -79,7 +80,7 @@ def get(url: str, body: dict[str, Any] | None = None) -> bytes:
 
 
 @contextmanager
-def running(command: list[str], ready: str, log: Path, seconds: float = 120) -> Iterator[None]:
+def running(command: list[str], ready: str, log: Path, seconds: float = 400) -> Iterator[None]:
     """Runs a server until the block ends; `ready` is a URL that answers once it serves."""
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
@@ -95,8 +96,7 @@ def running(command: list[str], ready: str, log: Path, seconds: float = 120) -> 
                 time.sleep(0.1)
         yield
     finally:
-        process.terminate()
-        process.wait(60)
+        end(process)
 
 
 def requests_of(project: dict[str, Any], tracking: str) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster_namespace import Cluster
+from ended_process import end
 
 ADDRESS_VARIABLE = "CLUSTER_TEST_ADDRESS"
 
@@ -60,7 +61,7 @@ def mlflow_server(address: str, folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", address, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/kept"]
     command += ["--allowed-hosts", "*"]
-    url, deadline = f"http://{address}:{port}", time.monotonic() + 120
+    url, deadline = f"http://{address}:{port}", time.monotonic() + 400
     with (folder / "mlflow.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -74,8 +75,7 @@ def mlflow_server(address: str, folder: Path) -> Iterator[str]:
                 time.sleep(0.2)
         yield url
     finally:
-        process.terminate()
-        process.wait(60)
+        end(process)
 
 
 class Webhook:
