@@ -25,11 +25,14 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from slipway.serving.rollout.core import drift, means
+from slipway.serving.rollout.core.differences import BEYOND, MEMORY, guess_of, log_difference_ratios
 from slipway.serving.rollout.core.evidence import (
     log_evidences_above,
     log_evidences_below,
     log_mean_exps,
     log_odds_grid,
+    start_any_time,
+    update_any_time,
 )
 from slipway.serving.rollout.core.hypergeometric import log_likelihoods
 from slipway.serving.rollout.core.proportions import difference_intervals, rate_intervals
@@ -135,6 +138,22 @@ def differences(runs: int, windows: int, rate: float, extra: float, split: str, 
     conditions = f"rate {'swinging round' if swinging else 'of'} {rate:g}, difference {extra:g}"
     note = "the law is that of a constant rate" if swinging else ""
     return Row("difference of rates", conditions, runs, windows, int(missed.sum()), split, not swinging, note)
+
+
+def harm_beyond(runs: int, windows: int, rate: float, split: str, *, swinging: bool) -> Row:
+    """The evidence that a difference of rates is beyond a tolerated one, of a candidate that is worse by just that."""
+    rng, missed, margin = np.random.default_rng(8), np.zeros(runs, dtype=bool), 0.01
+    mixture, base = np.tile(start_any_time(len(BEYOND)), (runs, 1)), np.zeros((2, runs))
+    for window in range(windows):
+        n_c, stable = SPLITS[split](window / windows), base_rate(rate, window, swinging=swinging)
+        n = np.full((2, runs), [[n_c], [REQUESTS - n_c]])
+        x, y = rng.binomial(n[0], stable + margin), rng.binomial(n[1], stable)
+        ratios = log_difference_ratios(x, n[0], y, n[1], guess_of(base[0], base[1], margin), margin)
+        mixture = update_any_time(mixture, ratios, window, math.inf)
+        base = MEMORY * base + np.stack([y, n[1]])
+        missed |= log_mean_exps(mixture) >= math.log(1 / ALPHA)
+    conditions = f"rate {'swinging round' if swinging else 'of'} {rate:g}, worse by the tolerated {margin:g}"
+    return Row("harm beyond a difference", conditions, runs, windows, int(missed.sum()), split)
 
 
 def mean_differences(runs: int, windows: int, law: str, extra: float, split: str, *, swinging: bool) -> Row:
@@ -254,6 +273,8 @@ def measurements(runs: int, windows: int) -> Iterator[Callable[[], Row]]:
     for (rate, extra), split in itertools.product(((0.0, 0.0), (1e-4, 0.0), (0.01, 0.005), (0.5, 0.0)), constant):
         yield partial(differences, runs, windows, rate, extra, split, swinging=False)
     yield partial(differences, runs, windows, 0.01, 0.0, "1:9", swinging=True)
+    for rate, split in itertools.product((0.0, 1e-4, 0.01, 0.5), SPLITS):
+        yield partial(harm_beyond, runs, windows, rate, split, swinging=rate == 0.01)
     for law, split in itertools.product(("all-or-nothing", "beta", "mostly zero"), constant):
         yield partial(mean_differences, runs, windows, law, 0.0, split, swinging=False)
     for extra in (0.0, 0.02):

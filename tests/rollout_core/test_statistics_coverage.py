@@ -44,6 +44,14 @@ def test_a_rate_and_a_difference_of_rates_are_covered(coverage: ModuleType, rate
         assert coverage.differences(150, 40, rate, 0.0, split, swinging=False).missed <= 14
 
 
+@pytest.mark.parametrize("rate", [0.0, 1e-4, 0.01, 0.5])
+def test_a_tolerated_difference_is_rarely_called_harm_while_the_split_changes(
+    coverage: ModuleType, rate: float
+) -> None:
+    row = coverage.harm_beyond(150, 60, rate, "1:99, 1:9, 1:1 in turn", swinging=rate == 0.01)
+    assert row.missed <= 14
+
+
 @pytest.mark.parametrize("law", ["all-or-nothing", "beta", "mostly zero"])
 @pytest.mark.parametrize("split", ["1:1", "1:99"])
 def test_a_difference_of_means_is_covered(coverage: ModuleType, law: str, split: str) -> None:
@@ -85,8 +93,8 @@ def test_the_command_prints_every_measurement_as_json_or_a_table(
     coverage.main()
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["sequence"] for row in rows} == {
-        "odds ratio", "rate of one arm", "difference of rates", "difference of means", "equality of histograms",
-        "stability index",
+        "odds ratio", "rate of one arm", "difference of rates", "harm beyond a difference", "difference of means",
+        "equality of histograms", "stability index",
     }  # fmt: skip
     lines = coverage.table(rows).splitlines()
     assert len(lines) == 2 + len({(row["sequence"], row["conditions"]) for row in rows})
