@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -58,7 +59,7 @@ def kill_at(request: TrainRequest, outcome: Path, chance: random.Random) -> str 
     return victim
 
 
-@pytest.mark.timeout(120 + 60 * KILLS)
+@pytest.mark.timeout(200 + 120 * KILLS)
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_training_ends_with_the_same_weights_and_curve(processes: int, tmp_path: Path) -> None:
     features = write_features(tmp_path / "features")
@@ -68,11 +69,14 @@ def test_a_killed_training_ends_with_the_same_weights_and_curve(processes: int, 
     chance = random.Random(f"{seed} {processes}")
     request = train_request(features, tmp_path / "killed", processes, tmp_path / "checkpoints", epochs=EPOCHS)
     kills: list[str] = []
-    deadline = time.monotonic() + 100 + 50 * KILLS
+    deadline = time.monotonic() + 100 + 110 * KILLS
     while len(kills) < KILLS:
-        assert time.monotonic() < deadline, "the training always ended before it was killed"
-        kills += filter(None, [kill_at(request, tmp_path / "outcome", chance)])
-    assert not (tmp_path / "killed").exists() or len(kills) > 1
+        assert time.monotonic() < deadline, f"killed only {len(kills)} times"
+        victim = kill_at(request, tmp_path / "outcome", chance)
+        kills += [victim] if victim is not None else []
+        if victim is None or chance.random() < 0.2:
+            # Begin anew: most kills would be late ones otherwise.
+            shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
     run(request, Progress())
     print(f"killed: {', '.join(kills)}")
     for name in ("weights.safetensors", "index.safetensors", "model.json", "curves.json"):
