@@ -125,6 +125,18 @@ def test_a_different_decision_is_found() -> None:
     assert check(policy, softened, rollouts).differences
 
 
+def test_of_a_long_rollout_the_first_looks_are_compared() -> None:
+    policy = RolloutPolicy.model_validate(QUICK)
+    traffic = Traffic(TrafficModel(60, 15, event_rates(policy, {})), parse_effect("none"), 2, np.random.SeedSequence(3))
+    recording = Recording(2, [[], []], most=6)
+    rollouts = run(Kernel(policy, 2), traffic, policy.deadline, recording=recording)
+    assert rollouts.looks.min() > 6
+    agreement = check(policy, recording, rollouts)
+    assert (agreement.differences, agreement.decisions) == ((), 12)
+    weights = [[(weight + 1, window) for weight, window in looks] for looks in recording.looks]
+    assert len(check(policy, Recording(2, weights), rollouts).differences) == 2
+
+
 def test_what_the_kernel_cannot_decide_is_named() -> None:
     assert reason_against_kernel(RolloutPolicy.model_validate({"preset": "shadow"})) == "copies of requests"
     gated = {**QUICK, "steps": [{"weight": 10, "gate": True}, {"weight": 100}]}

@@ -195,6 +195,8 @@ class Agreement:
 def check(policy: RolloutPolicy, recording: Recording, rollouts: Rollouts) -> Agreement:
     """Shows `decide` the windows that the kernel decided on, and compares every weight and every end.
 
+    Of a rollout that was recorded in part, all that was recorded is compared.
+
     Args:
         policy: The policy.
         recording: What the kernel saw.
@@ -210,8 +212,10 @@ def check(policy: RolloutPolicy, recording: Recording, rollouts: Rollouts) -> Ag
                 break
             ending = plane.look(windows)
             decisions += 1
-        expected = Ending(int(rollouts.ending[row]))
-        if problem is None and (ending is not expected or _place(looks, plane) != int(rollouts.step[row])):
+        whole = len(looks) == int(rollouts.looks[row])
+        expected = Ending(int(rollouts.ending[row])) if whole else Ending.RUNNING
+        moved = whole and _place(looks, plane) != int(rollouts.step[row])
+        if problem is None and (ending is not expected or moved):
             problem = f"at the end: {ending.name} at step {plane.step}, kernel {expected.name} at {rollouts.step[row]}"
         if problem is not None:
             differences.append(f"rollout {row}, {problem}")

@@ -52,10 +52,12 @@ class Recording:
     Args:
         runs: Rollouts to record.
         looks: Per rollout, (weight in percent, its window) at each look.
+        most: Looks of a rollout that are recorded; one that goes on for a day would take a check of minutes.
     """
 
     runs: int
     looks: list[list[tuple[int, Windows]]]
+    most: int = 1000
 
     @classmethod
     def of(cls, runs: int) -> Recording:
@@ -65,7 +67,9 @@ class Recording:
     def take(self, rows: Ints, weights: Ints, windows: Windows) -> None:
         """Records one look."""
         for index in np.flatnonzero(rows < self.runs).tolist():
-            self.looks[int(rows[index])].append((int(weights[index]), windows.rows(np.array([index]))))
+            looks = self.looks[int(rows[index])]
+            if len(looks) < self.most:
+                looks.append((int(weights[index]), windows.rows(np.array([index]))))
 
 
 def run(
