@@ -108,7 +108,7 @@ class GuardrailEvidence:
         )
         if self.grid.differences:
             beyond = [
-                log_difference_ratios(*counts, guess_of(*self.base[:, rows], margin), margin)
+                log_difference_ratios(*counts, guess_of(self.base[0, rows], self.base[1, rows], margin), margin)
                 for margin in self.grid.differences
             ]
             self.log_beyond[rows] = update_any_time(

@@ -74,8 +74,8 @@ class SimulatedPlane:
             for arm, own in ((CANDIDATE, windows.candidate), (STABLE, windows.stable)):
                 for name, count in own.items():
                     late = windows.late.get(name, 0.0)
-                    events, n = int(count.events[0]), int(count.n[0])
-                    counts.append(WindowCount(name, arm, start - late, end - late, events, n))
+                    seen = int(count.events[0]), int(count.n[0])
+                    counts.append(WindowCount(name, arm, start - late, end - late, *seen))
             for arm, n in zip((CANDIDATE, STABLE), windows.requests, strict=True):
                 counts.append(WindowCount(ASSIGNMENT, arm, start, end, 0, int(n[0])))
         problem = None if windows.readable[0] else "the scrape failed"
