@@ -100,6 +100,7 @@ def detail_of(
     waits_for: str | None,
     read_only: bool,
     written: Mapping[str, Any] | None = None,
+    last_of_dropped: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Returns everything about one rollout but its history.
 
@@ -111,6 +112,7 @@ def detail_of(
         waits_for: Id of the rollout that has to end before this one begins.
         read_only: Whether no command is offered.
         written: As for `summary_of`.
+        last_of_dropped: The last verdicts on candidates that are no longer in it, which the state does not hold.
     """
     state: Mapping[str, Any] = {} if content is None else content["state"]
     summary = summary_of(spec, content, written)
@@ -120,7 +122,7 @@ def detail_of(
             "meaning": OUTCOME_MEANINGS.get(verdict["outcome"], ""),
             "requirement_meaning": REQUIREMENT_MEANINGS.get(verdict["requirement"], ""),
         }
-        for verdict in state.get("verdicts", ())
+        for verdict in (*state.get("verdicts", ()), *last_of_dropped)
     ]
     return {
         **summary.to_dict(),

@@ -76,7 +76,26 @@ class LocalSource:
             waits_for=None if summary.terminal else self._before(rollout),
             read_only=self.read_only,
             written=written,
+            last_of_dropped=self._last_of_dropped(rollout, content),
         )
+
+    def _last_of_dropped(self, rollout: str, content: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
+        """Returns the last verdicts on each candidate that was dropped and is not judged any more."""
+        state = {} if content is None else content["state"]
+        judged = {verdict["arm"] for verdict in state.get("verdicts", ())}
+        dropped = set(state.get("dropped", {})) - judged
+        if not dropped:
+            return ()
+        last = {
+            (verdict["arm"], verdict["guardrail"]): verdict
+            for decision in self.history(rollout)
+            for verdict in decision.guardrails
+            if verdict["arm"] in dropped
+        }
+        return [
+            {name: value for name, value in verdict.items() if name not in ("readings", "queries")}
+            for verdict in last.values()
+        ]
 
     def history(self, rollout: str) -> Sequence[Decision]:
         """Returns its decisions, oldest first."""

@@ -26,6 +26,7 @@ from slipway.models.seen import SeenItems
 from slipway.models.standardisation import Standardisation
 from slipway.serving.rollout.core.types import Phase
 from slipway.serving.rollout.event_stream import explanation_of
+from slipway.serving.ui.local_source import LocalSource
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("strategies_rankings")]
 
@@ -119,12 +120,12 @@ POLICY = {
     "strategy": "canary",
     "assignment": "user",
     "steps": [
-        {"weight": 25, "minimum_dwell": "1s", "minimum_samples": 100},
+        {"weight": 25, "minimum_dwell": "1s", "minimum_samples": 50},
         {"weight": 100, "minimum_dwell": "1s", "minimum_samples": 0},
     ],
     "guardrails": [
         {"name": "clicks", "kind": "clicks", "unit": "user", "margin": {"odds_ratio": 0.5}, "requires": "noHarm"},
-        {"name": "ndcg", "kind": "ndcg", "at": 10, "unit": "user", "margin": {"absolute": 0.12}},
+        {"name": "ndcg", "kind": "ndcg", "at": 10, "unit": "user", "margin": {"absolute": 0.2}},
         {"name": "auc", "kind": "auc", "unit": "user", "margin": {"absolute": 0.3}, "requires": "noHarm"},
     ],
     "no_data": {"hold_for": "60s"},
@@ -158,12 +159,12 @@ def test_a_candidate_that_shuffles_the_order_goes_back_by_ndcg_and_an_equal_one_
     last = {(one["arm"], one["guardrail"]): one for decision in looks for one in decision["guardrails"]}
     # Every list holds every item, so that clicks say nothing about the order.
     for arm in ("films-v2", "films-v3"):
-        assert 0.55 < last[arm, "clicks"]["candidate_rate"] < 0.85
+        assert 0.5 < last[arm, "clicks"]["candidate_rate"] < 0.9
         assert last[arm, "clicks"]["outcome"] != "FAIL"
     ranked = last["films-v3", "ndcg"]
-    assert ranked["stable_rate"] == pytest.approx(0.7, abs=0.08)  # the liked item first, where there was a click
+    assert ranked["stable_rate"] == pytest.approx(0.7, abs=0.12)  # the liked item first, where there was a click
     assert (ranked["outcome"], last["films-v2", "ndcg"]["outcome"]) == ("PASS", "FAIL")
-    assert last["films-v2", "ndcg"]["value"] < -0.12 < ranked["value"]
+    assert last["films-v2", "ndcg"]["value"] < -0.2 < ranked["value"]
     # Whoever clicked nothing has no AUC: some three in ten are left out, and counted.
     auc = last["films-v3", "auc"]
     assert auc["stable_rate"] == pytest.approx(1.0)
@@ -171,6 +172,11 @@ def test_a_candidate_that_shuffles_the_order_goes_back_by_ndcg_and_an_equal_one_
     labels = 'measure="auc",type="click",unit="user",version="3"'
     (left_out,) = plane.scraped(f"slipway_joined_unranked_total{{{labels}}}")
     assert float(left_out["value"][1]) > 0
+    # The page keeps showing what was found of the one that was stopped.
+    shown = LocalSource(plane.directory).read(run.folder.id)
+    found = {(one["arm"], one["guardrail"]): one["outcome"] for one in shown["verdicts"]}
+    assert (found["films-v2", "ndcg"], found["films-v3", "ndcg"]) == ("FAIL", "PASS")
+    assert set(shown["dropped"]) == {"films-v2"}
     # What was read, together, is what the last verdict rests on.
     readings = [
         one["readings"]["films-v3"]["n"]

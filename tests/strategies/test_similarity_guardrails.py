@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from judging import CANDIDATE, Court
+from served_page import served
 
 from slipway.cli.explanation import explanation_text
 from slipway.contracts.events import AnsweredEntity
@@ -108,18 +109,18 @@ def test_a_version_that_begins_to_answer_otherwise_is_seen_soon_after_long_agree
 
 def test_answers_just_at_the_limit_are_taken_back_and_called_proven_no_more_often_than_allowed() -> None:
     failed = proven = 0
-    for seed in range(80):
+    for seed in range(60):
         court, rng = Court(shadow(AGREEMENT, alpha=0.2), step=0), np.random.default_rng(1000 + seed)
         outcomes = set()
-        for _ in range(25):
-            values = (rng.random(60) < 0.6).astype(float)  # all or nothing, which varies most
-            court.moments("same", (60, float(values.sum()), float(values.sum())), (0, 0.0, 0.0))
+        for _ in range(12):
+            values = (rng.random(120) < 0.6).astype(float)  # all or nothing, which varies most
+            court.moments("same", (120, float(values.sum()), float(values.sum())), (0, 0.0, 0.0))
             outcomes.add(court.verdict("same").outcome.value)
         failed += "FAIL" in outcomes
         proven += "PASS" in outcomes
     # At most 0.2 each, but for 4 standard deviations of the count.
-    assert failed <= 80 * 0.2 + 4 * (80 * 0.16) ** 0.5
-    assert proven <= 80 * 0.2 + 4 * (80 * 0.16) ** 0.5
+    assert failed <= 60 * 0.2 + 4 * (60 * 0.16) ** 0.5
+    assert proven <= 60 * 0.2 + 4 * (60 * 0.16) ** 0.5
 
 
 def answers(path: Any, users: list[str]) -> list[AnsweredEntity]:
@@ -131,6 +132,7 @@ def answers(path: Any, users: list[str]) -> list[AnsweredEntity]:
 
 
 @pytest.mark.integration
+@pytest.mark.browser
 @pytest.mark.xdist_group("strategies_similarity")
 def test_a_shadow_that_answers_otherwise_is_taken_back_and_one_that_answers_alike_ends_well(
     shared_plane: Any, wanted: Any, bundle: Any, real_predictors: Any, rollout: Any, visitors: Any
@@ -178,3 +180,29 @@ def test_a_shadow_that_answers_otherwise_is_taken_back_and_one_that_answers_alik
         one["guardrail"]: one["queries"]["films-v3"] for one in looks[-1]["guardrails"] if one["arm"] != CANDIDATE
     }
     assert queries["same"].startswith('slipway_shadow_agreement_at_total{model="films",version="3",at="10"}')
+    with served(plane.directory) as page:
+        look_at(page.base, run.folder.id)
+
+
+def look_at(base: str, rollout: str) -> None:
+    """Opens the rollout's page on a phone: limits, what the stopped one came to, and what answers cost."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        tab = chromium.new_page(viewport={"width": 390, "height": 844})
+        problems: list[str] = []
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.goto(f"{base}/rollouts/{rollout}")
+        tab.get_by_text("films-v2 is no longer in it.").wait_for()
+        same = tab.locator("article[data-guardrail=same]")
+        assert same.count() == 2
+        cards = {card.locator("h3").inner_text(): card for card in same.all()}
+        assert "Limit" in cards["same of films-v3"].inner_text()
+        assert "Stable" not in cards["same of films-v3"].inner_text()
+        assert "FAIL" in cards["same of films-v2"].inner_text()
+        assert cards["same of films-v3"].locator(".chart .marginlabel").text_content() == "limit 0.6"
+        assert tab.locator("#costs tbody tr").count() == 3
+        assert tab.evaluate("document.documentElement.scrollWidth") == 390
+        assert problems == []
+        chromium.close()

@@ -89,7 +89,8 @@ export function showCards(detail, series, from, to) {
     const card = cards.get(key);
     const title = several ? `${verdict.guardrail} of ${verdict.arm}` : verdict.guardrail;
     const met = verdict.outcome === "FAIL" ? "not fulfilled" : verdict.met ? "✓ fulfilled" : "not fulfilled yet";
-    show(card.head, h("header", {}, h("h3", {}, title), outcomeBadge(verdict.outcome), verdict.dry_run ? h("span", { class: "badge" }, "dry run: decides nothing") : null),
+    show(card.head, h("header", {}, h("h3", {}, title), outcomeBadge(verdict.outcome), verdict.dry_run ? h("span", { class: "badge" }, "dry run: decides nothing") : null,
+      verdict.arm in detail.dropped ? h("span", { class: "badge" }, "no longer in it") : null),
       h("p", {}, verdict.explanation),
       verdict.guardrail === "assignment" ? null : h("p", { class: "quiet" }, `This step requires ${verdict.requirement} (${verdict.requirement_meaning}): ${met}.`));
     if (verdict.guardrail !== "assignment") {
