@@ -139,7 +139,7 @@ def test_prometheus_of_the_cluster_scrapes_every_predictor(ready: Serving) -> No
             result = json.load(answer)["data"]["result"]
         return bool(result) and result[0]["value"][1] == "2"
 
-    ready.cluster.wait_for("series of both predictors", found, 60)
+    ready.cluster.wait_for("series of both predictors", found, READY_SECONDS)
 
 
 def test_a_corrupt_bundle_never_gets_ready_and_says_why(serving: Serving, tmp_path: Path) -> None:
