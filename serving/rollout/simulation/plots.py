@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 _INK, _MUTED, _LINES = "#1b2733", "#66727f", "#e3e7eb"
 _COLOURS = ("#1f6fb2", "#c8641b", "#2b8a4b", "#8a4fb0", "#b3262e", "#3f9aa6", "#7d6608")
+_GUARDRAIL = re.compile(r"[a-z][a-z0-9_-]*(?=[+-])")
 _SUFFIXES = frozenset({".svg", ".png", ".pdf"})
 
 
@@ -46,6 +49,7 @@ def draw(cells: Sequence[Cell], file: Path, title: str) -> None:
     by_effect = len({cell.effect for cell in cells}) > 1
     drawn = [cell for cell in cells if not by_effect or cell.traffic == cells[0].traffic]
     amounts = sorted({cell.requests_per_second for cell in drawn})
+    names = list(dict.fromkeys((cell.method, cell.calibrated) for cell in drawn))
     places = {(cell.traffic, cell.effect): cell.effect if by_effect else cell.traffic for cell in drawn}
     style = {
         "font.size": 8.5, "svg.fonttype": "none", "svg.hashsalt": "slipway", "axes.edgecolor": _LINES,
@@ -66,7 +70,7 @@ def draw(cells: Sequence[Cell], file: Path, title: str) -> None:
         for column, amount in enumerate(amounts):
             for row, (label, value, logarithmic) in enumerate(rows):
                 axes = grid[row][column]
-                _lines(axes, [cell for cell in drawn if cell.requests_per_second == amount], list(places), value)
+                _lines(axes, [cell for cell in drawn if cell.requests_per_second == amount], list(places), names, value)
                 if logarithmic:
                     axes.set_yscale("log")
                 if column == 0:
@@ -81,24 +85,33 @@ def draw(cells: Sequence[Cell], file: Path, title: str) -> None:
 
 
 def _lines(
-    axes: Axes, cells: Sequence[Cell], places: list[tuple[str, str]], value: Callable[[Cell], float | None]
+    axes: Axes,
+    cells: Sequence[Cell],
+    places: list[tuple[str, str]],
+    names: list[tuple[str, bool]],
+    value: Callable[[Cell], float | None],
 ) -> None:
-    names = list(dict.fromkeys((cell.method, cell.calibrated) for cell in cells))
+    """Draws a line for each method; it breaks where effects on another guardrail begin."""
+    kinds = [_GUARDRAIL.match(effect) for _, effect in places]
+    groups = [
+        list(group) for _, group in itertools.groupby(range(len(places)), lambda at: kinds[at] and kinds[at].group())
+    ]
     for colour, (method, calibrated) in zip(_COLOURS, names, strict=False):
         own = {
             (cell.traffic, cell.effect): value(cell)
             for cell in cells
             if (cell.method, cell.calibrated) == (method, calibrated)
         }
-        axes.plot(
-            range(len(places)),
-            [math.nan if (found := own.get(place)) is None else found for place in places],
-            marker="o",
-            markersize=3,
-            linewidth=1.1,
-            color=colour,
-            label=f"{method}, calibrated" if calibrated else method,
-        )
+        for index, group in enumerate(groups):
+            axes.plot(
+                group,
+                [math.nan if (found := own.get(places[at])) is None else found for at in group],
+                marker="o",
+                markersize=3,
+                linewidth=1.1,
+                color=colour,
+                label="" if index else f"{method}, calibrated" if calibrated else method,
+            )
 
 
 def _minutes(seconds: float | None) -> float | None:
