@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _INK, _MUTED, _LINES = "#1b2733", "#66727f", "#e3e7eb"
 _COLOURS = ("#1f6fb2", "#c8641b", "#2b8a4b", "#8a4fb0", "#b3262e", "#3f9aa6", "#7d6608")
-_GUARDRAIL = re.compile(r"[a-z][a-z0-9_-]*(?=[+-])")
+_GUARDRAIL = re.compile(r"^[a-z][a-z0-9_-]*(?=[+-])")
 _SUFFIXES = frozenset({".svg", ".png", ".pdf"})
 
 
@@ -92,10 +92,8 @@ def _lines(
     value: Callable[[Cell], float | None],
 ) -> None:
     """Draws a line for each method; it breaks where effects on another guardrail begin."""
-    kinds = [_GUARDRAIL.match(effect) for _, effect in places]
-    groups = [
-        list(group) for _, group in itertools.groupby(range(len(places)), lambda at: kinds[at] and kinds[at].group())
-    ]
+    kinds = ["".join(_GUARDRAIL.findall(effect)) for _, effect in places]
+    groups = [list(group) for _, group in itertools.groupby(range(len(places)), lambda at: kinds[at])]
     for colour, (method, calibrated) in zip(_COLOURS, names, strict=False):
         own = {
             (cell.traffic, cell.effect): value(cell)
