@@ -127,7 +127,6 @@ def _serving(
     """Returns the version that serves: as the user says, as the cluster says, or the registry's champion."""
     from slipway.cli.promotion import version_of
     from slipway.cli.versions import find_version
-    from slipway.models.registry import registry_for
     from slipway.serving.promotion.ground import find_environment
 
     environment = find_environment(project.promotion, to)
@@ -145,8 +144,7 @@ def _serving(
     named = find_version(project, wanted or f"{model}@champion")
     if wanted is None:
         note(f"[promote] the registry's champion, {named.label}, is taken for what serves; --context asks the cluster")
-    registered = registry_for(project.directory, project.tracking.uri).get(named.name, named.version)
-    return version_of(project, registered, environment)
+    return version_of(project, named, environment)
 
 
 def _check(project: Project, base: str, output: str) -> None:

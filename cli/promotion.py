@@ -19,12 +19,12 @@ from slipway.serving.promotion.candidate import Candidate, Quality, QualityOf
 if TYPE_CHECKING:
     from slipway.contracts.project import Project
     from slipway.contracts.project.promotion import EnvironmentSpec
-    from slipway.models.registry import ModelVersion
     from slipway.serving.promotion.git import Repository
     from slipway.serving.promotion.promote import Promoter
 
 CARD = "card.md"
 EVALUATION = "evaluation"
+URI_TAG = "slipway.bundle_uri"
 
 
 def repository_of(project: Project) -> Repository:
@@ -82,23 +82,20 @@ def candidate_of(project: Project, named: NamedVersion, environment: Environment
         BundleError: The bundle is not sound.
         ServiceError: The registry does not answer.
     """
-    from slipway.models.registry import registry_for
-
-    registered = registry_for(project.directory, project.tracking.uri).get(named.name, named.version)
     bundle = bundle_of(project, named)
     manifest = read_bundle(bundle, verify=False)
     card = bundle / CARD
     return Candidate(
         model=named.name,
-        version=version_of(project, registered, environment),
+        version=version_of(project, named, environment),
         quality=_quality(manifest),
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
         gates=_gates(project, bundle, environment, named.label),
-        lineage=_lineage(manifest, registered),
+        lineage=_lineage(manifest, named),
     )
 
 
-def version_of(project: Project, registered: ModelVersion, environment: EnvironmentSpec) -> Version:
+def version_of(project: Project, named: NamedVersion, environment: EnvironmentSpec) -> Version:
     """Returns a registered version as Git names it.
 
     Raises:
@@ -106,18 +103,18 @@ def version_of(project: Project, registered: ModelVersion, environment: Environm
     """
     template = environment.bundles or project.promotion.bundles
     if template is not None:
-        fields = {"name": registered.name, "version": registered.version}
-        uri = template.format(**fields, sha256=registered.sha256, sha12=registered.sha256[:12])
-    elif registered.bundle_uri is not None:
-        uri = registered.bundle_uri
+        fields = {"name": named.name, "version": named.version}
+        uri = template.format(**fields, sha256=named.sha256, sha12=named.sha256[:12])
+    elif named.tags.get(URI_TAG):
+        uri = named.tags[URI_TAG]
     else:
         raise UsageError(
-            f"{registered.name}/{registered.version} lies on this machine only, and no cluster can load it from here",
-            where=str(registered.bundle_dir),
+            f"{named.label} lies on this machine only, and no cluster can load it from here",
+            where=str(named.bundle_dir),
             remedy="Register on the cluster (kubernetes.bundles), or upload bundles and say where they are: "
             "promotion: {bundles: 's3://bucket/bundles/{name}/{sha12}'}",
         )
-    return Version(version=registered.version, digest=registered.sha256, uri=uri)
+    return Version(version=named.version, digest=named.sha256, uri=uri)
 
 
 def quality_in(project: Project, model: str) -> QualityOf:
@@ -165,12 +162,12 @@ def _gates(project: Project, bundle: Path, environment: EnvironmentSpec, label: 
     return (*checked, *(gate for gate in own if gate.gate not in known))
 
 
-def _lineage(manifest: BundleManifest, registered: ModelVersion) -> dict[str, str]:
+def _lineage(manifest: BundleManifest, named: NamedVersion) -> dict[str, str]:
     lineage = {name: _text(value) for name, value in manifest.lineage.items() if value is not None}
     for name in ("git_commit", "run_id", "evaluation", "features_fingerprint"):
-        if registered.tags.get(f"slipway.{name}"):
-            lineage[name] = registered.tags[f"slipway.{name}"]
-    lineage["bundle sha256"] = registered.sha256
+        if named.tags.get(f"slipway.{name}"):
+            lineage[name] = named.tags[f"slipway.{name}"]
+    lineage["bundle sha256"] = named.sha256
     return {name.replace("_", " "): value for name, value in lineage.items()}
 
 

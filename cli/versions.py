@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ class NamedVersion:
     bundle_dir: Path
     sha256: str
     aliases: tuple[str, ...]
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def label(self) -> str:
@@ -38,11 +40,11 @@ def versions_of(project: Project, name: str) -> list[NamedVersion]:
 
     known = known_versions(project.directory, project.tracking.uri, name)
     if known is not None:
-        return [NamedVersion(name, v.version, v.bundle_dir, v.sha256, v.aliases) for v in known]
+        return [NamedVersion(name, v.version, v.bundle_dir, v.sha256, v.aliases, v.tags) for v in known]
     from slipway.models.registry import registry_for
 
     registry = registry_for(project.directory, project.tracking.uri)
-    return [NamedVersion(name, v.version, v.bundle_dir, v.sha256, v.aliases) for v in registry.list(name)]
+    return [NamedVersion(name, v.version, v.bundle_dir, v.sha256, v.aliases, v.tags) for v in registry.list(name)]
 
 
 def find_version(project: Project, text: str | None) -> NamedVersion:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.contracts.artifacts import fingerprint_of
@@ -24,7 +25,7 @@ _URI_TAG = "slipway.bundle_uri"
 class KnownVersion:
     """A registered version: its bundle's folder and SHA-256, and the aliases that point at it.
 
-    `bundle_uri` is the bundle's address in an object store, if it has one.
+    `bundle_uri` is the bundle's address in an object store, if it has one. `tags` are all that the registry knows.
     """
 
     version: str
@@ -32,6 +33,7 @@ class KnownVersion:
     sha256: str
     aliases: tuple[str, ...]
     bundle_uri: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def place(self) -> str:
@@ -78,6 +80,7 @@ def known_versions(project_directory: Path, tracking_uri: str | None, name: str)
             own.get(_SHA256_TAG, ""),
             tuple(aliases.get(version, ())),
             own.get(_URI_TAG) or None,
+            own,
         )
         for version, own in tags.items()
     ]
