@@ -225,13 +225,13 @@ def test_rounding_of_summed_floating_point_values_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"value": None}, "needs both"),
+        ({"value": None}, "belong together"),
         ({"margin": {"odds_ratio": 0.9}}, "give margin.absolute alone"),
         ({"margin": {"absolute": 60.0}}, "must be below 60"),
         ({"direction": None}, "say whether"),
         ({"hard_limit": {"rate": 0.1}}, "no rate of events"),
         ({"minimum_lift": 1.1}, "minimum_gain instead"),
-        ({"minimum_gain": 61.0}, "below its maximum"),
+        ({"minimum_gain": 61.0}, "below their maximum"),
     ],
 )
 def test_a_mean_that_makes_no_sense_is_refused(fields: dict[str, Any], words: str) -> None:
