@@ -33,11 +33,11 @@ FIRST = {
     "findings.py": ("better_and_margins", "decide_readings"),
     "finishing.py": _PATHS,
     "health.py": _PATHS,
-    "ingest.py": ("odd_readings", "decide_readings", "better_and_margins"),
+    "ingest.py": ("windows_and_steps", "odd_readings", "decide_readings", "better_and_margins"),
     "judge.py": ("better_and_margins", "decide_readings", "decide_paths"),
     "progress.py": _PATHS,
     "starting.py": _PATHS,
-    "transitions.py": ("strategies", "decide_commands", "decide_paths"),
+    "transitions.py": ("transitions", "strategies", "decide_commands", "decide_paths"),
     "windows.py": ("odd_readings", "decide_readings"),
 }
 """By file of the core: the tests that are asked first; then come those of properties, and in the end all."""
