@@ -30,7 +30,7 @@ FIRST = {
     "decide.py": ("decide_readings", *_PATHS),
     "differences.py": ("statistics_differences",),
     "evidence.py": ("statistics_exact",),
-    "findings.py": ("better_and_margins", "decide_readings"),
+    "findings.py": ("statistics_differences", "better_and_margins", "decide_readings"),
     "finishing.py": _PATHS,
     "health.py": _PATHS,
     "ingest.py": ("windows_and_steps", "odd_readings", "decide_readings", "better_and_margins"),

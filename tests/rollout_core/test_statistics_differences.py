@@ -129,3 +129,14 @@ def test_two_margins_of_two_steps_share_the_level() -> None:
         court.count("errors", (8, 500), (4, 500))
     needed = one.verdict("errors").log_evidence_needed, two.verdict("errors").log_evidence_needed
     assert needed[1] - needed[0] == pytest.approx(math.log(2))
+
+
+def test_a_difference_is_proven_only_when_its_upper_bound_lies_inside_the_margin() -> None:
+    court = Court(policy_of(ERRORS))
+    court.count("errors", (0, 100), (0, 100))
+    undecided = court.verdict("errors")
+    assert undecided.outcome == "INCONCLUSIVE"
+    assert undecided.upper is not None
+    assert undecided.upper > MARGIN
+    court.count("errors", (0, 5000), (0, 5000))
+    assert court.verdict("errors").outcome == "PASS"
