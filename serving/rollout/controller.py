@@ -169,6 +169,10 @@ class Looker(Generic[O, A]):
         record.snapshot, record.window_end = reading.snapshot, reading.newest
         if start is None:
             return Windows(), None
+        step_since = record.state.step_since
+        if reading.began is not None and step_since is not None and reading.began < step_since <= start:
+            # Some processes were scraped last before the step began: this window is of both.
+            return Windows(), None
         _add_resources(record, reading, start, reading.newest)
         return windows_of(reading, start, reading.newest), None
 

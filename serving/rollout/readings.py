@@ -27,8 +27,14 @@ from slipway.serving.rollout.queries import (
 )
 from slipway.serving.rollout.resources import ResourceUse
 
-Series = Mapping[str, tuple[float, float]]
-"""Canonical labels of a series -> (time of its sample in Unix seconds, value)."""
+Sample = tuple[float, float]
+"""Time of a sample in Unix seconds, and its value."""
+
+Series = Mapping[str, Sample]
+"""Canonical labels of a series -> its sample."""
+
+Ranges = Mapping[str, Mapping[str, Sequence[Sample]]]
+"""Selector -> canonical labels of a series -> its samples, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class Reading:
         snapshot: What the next reading is subtracted from.
         newest: Time of the newest sample, None without any.
         counts, moments, histograms, resources: What happened since the snapshot before; nothing at the first reading.
+        began: Time of the oldest sample that was subtracted, where processes are scraped one after the other.
     """
 
     snapshot: Snapshot
@@ -98,6 +105,7 @@ class Reading:
     moments: tuple[MomentSums, ...] = ()
     histograms: tuple[BucketCounts, ...] = ()
     resources: tuple[ResourceUse, ...] = ()
+    began: float | None = None
 
 
 class Windows(NamedTuple):
@@ -147,10 +155,14 @@ class CounterReader:
             ServiceError: Prometheus cannot be reached or refuses a query.
         """
         selectors = sorted({selector for query in queries for selector in _selectors(query)})
-        now = {selector: self._samples(selector, at) for selector in selectors}
+        ranges = {selector: self._ranges(selector, at) for selector in selectors}
         # A scrape that was stored in the middle of all this is in some answers and not in others: counts out of numbers
         # of different moments. What was read before it is read again; a scrape is seen whole or not at all.
-        now |= {selector: self._samples(selector, at) for selector in _behind(now)}
+        ranges |= {selector: self._ranges(selector, at) for selector in _behind(_last(ranges))}
+        chosen = self._chosen(ranges, previous)
+        if chosen is None:
+            return Reading(previous, None)
+        now, began = chosen
         # What things cost is no evidence, and must not make windows of its own.
         judged = {name for query in queries if not isinstance(query, ResourceQuery) for name in _selectors(query)}
         newest = max((moment for name in judged for moment, _ in now[name].values()), default=None)
@@ -169,14 +181,25 @@ class CounterReader:
                     scaled = grown.sum(values) / maximum, grown.sum(squares) / maximum**2
                     moments.append(MomentSums(query.guardrail, query.arm, grown.sum(n), *scaled))
                 case ResourceQuery(arm=arm, cpu=cpu, answers=answers, memory=memory):
-                    held = [value for _, value in self._samples(memory, at).values()]
+                    held = [samples[-1][1] for samples in self._ranges(memory, at).values()]
                     resources.append(ResourceUse(arm, grown.sum(answers), grown.sum(cpu), sum(held), len(held)))
                 case HistogramQuery(buckets=buckets):
                     histograms.append(BucketCounts(query.guardrail, query.arm, grown.buckets(buckets)))
         readable = tuple(histogram for histogram in histograms if histogram.counts)
-        return Reading(snapshot, newest, tuple(counts), tuple(moments), readable, tuple(resources))
+        return Reading(snapshot, newest, tuple(counts), tuple(moments), readable, tuple(resources), began)
 
-    def _samples(self, selector: str, at: float) -> dict[str, tuple[float, float]]:
+    def _chosen(
+        self,
+        ranges: Ranges,
+        previous: Snapshot,  # noqa: ARG002 - for readers that wait for a new scrape of everything
+    ) -> tuple[dict[str, dict[str, Sample]], float | None] | None:
+        """Returns the sample of each series that this reading is about, and the time of the oldest one before it.
+
+        None where there is nothing new to be read yet.
+        """
+        return _last(ranges), None
+
+    def _ranges(self, selector: str, at: float) -> dict[str, Sequence[Sample]]:
         query = f"{selector}[{self._lookback * 1000:.0f}ms]"
         try:
             response = self._client.get(f"{self.url}/api/v1/query", params={"query": query, "time": f"{at:.3f}"})
@@ -188,9 +211,15 @@ class CounterReader:
         if answer.get("status") != "success":
             raise ServiceError(f"Prometheus refused {query!r}: {answer.get('error')}", where=self.url)
         return {
-            json.dumps(entry["metric"], sort_keys=True): (float(entry["values"][-1][0]), float(entry["values"][-1][1]))
+            json.dumps(entry["metric"], sort_keys=True): [
+                (float(moment), float(text)) for moment, text in entry["values"]
+            ]
             for entry in answer["data"]["result"]
         }
+
+
+def _last(ranges: Ranges) -> dict[str, dict[str, Sample]]:
+    return {selector: {labels: found[-1] for labels, found in series.items()} for selector, series in ranges.items()}
 
 
 def _behind(now: Mapping[str, Series]) -> list[str]:
@@ -200,7 +229,7 @@ def _behind(now: Mapping[str, Series]) -> list[str]:
     for selector, samples in now.items():
         own = newest.setdefault(selector, {})
         for labels, (moment, _) in samples.items():
-            process = _process(labels)
+            process = process_of(labels)
             own[process] = max(moment, own.get(process, moment))
             latest[process] = max(moment, latest.get(process, moment))
     return [
@@ -229,13 +258,13 @@ class _Growth:
         restarted = set()
         for selector in selectors:
             for labels, (moment, value) in now[selector].items():
-                process = _process(labels)
+                process = process_of(labels)
                 scraped[process] = max(moment, scraped.get(process, moment))
                 if value < _value(before, selector, labels):
                     restarted.add(process)
 
         def growth(selector: str, labels: str, moment: float, value: float) -> float:
-            process = _process(labels)
+            process = process_of(labels)
             if process in restarted and moment == scraped[process]:
                 return value
             return value - _value(before, selector, labels)
@@ -266,7 +295,7 @@ def _value(series: Mapping[str, Series], selector: str, labels: str) -> float:
     return series.get(selector, {}).get(labels, (0.0, 0.0))[1]
 
 
-def _process(labels: str) -> tuple[str, str]:
+def process_of(labels: str) -> tuple[str, str]:
     """Returns what tells the process of a series from others."""
     found = json.loads(labels)
     return found.get("job", ""), found.get("instance", "")

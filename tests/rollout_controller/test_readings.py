@@ -108,7 +108,7 @@ def test_a_series_that_comes_back_is_counted_from_where_it_was(prometheus: Prome
 def test_a_scrape_in_the_middle_of_a_reading_is_in_all_of_it(prometheus: Prometheus) -> None:
     reader = CounterReader(prometheus.url, lookback=30.0)
     first = reader.read(QUERIES, Snapshot(), prometheus.show(page({"films-v1": {"200": 10}}, None, {"1": (5, 10)})))
-    read, asked = reader._samples, []
+    read, asked = reader._ranges, []
 
     def read_slowly(selector: str, at: float) -> Any:
         found = read(selector, at)
@@ -118,7 +118,7 @@ def test_a_scrape_in_the_middle_of_a_reading_is_in_all_of_it(prometheus: Prometh
         return found
 
     selectors = {selector for query in QUERIES for counter in query.counters for selector, _ in counter.selectors}
-    reader._samples = read_slowly  # type: ignore[method-assign]
+    reader._ranges = read_slowly  # type: ignore[method-assign]
     found = counted(reader.read(QUERIES, first.snapshot, time.time() + 20.0))
     assert (found["clicks", "films-v1"], found["errors", "films-v1"]) == ((20, 20), (0, 20))
     assert len(asked) > len(selectors)

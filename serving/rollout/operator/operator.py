@@ -14,6 +14,7 @@ import httpx
 from slipway.contracts.errors import SlipwayError
 from slipway.serving.promotion.from_cluster import propose_revert
 from slipway.serving.promotion.keeper import ROLLED_BACK, GitKeeper
+from slipway.serving.rollout.aligned_readings import AlignedReader
 from slipway.serving.rollout.operator.aliases import MlflowAliases
 from slipway.serving.rollout.operator.announcements import Announcer
 from slipway.serving.rollout.operator.exported_metrics import OperatorMetrics
@@ -27,7 +28,6 @@ from slipway.serving.rollout.operator.reconciler import Pace, Reconciler
 from slipway.serving.rollout.operator.settings import Settings
 from slipway.serving.rollout.operator.watching import watch
 from slipway.serving.rollout.operator.work_queue import WorkQueue
-from slipway.serving.rollout.readings import CounterReader
 
 log = logging.getLogger("slipway.operator")
 
@@ -72,7 +72,7 @@ class Operator:
             surroundings,
             self._metrics,
             self._announcer,
-            reader=lambda url: CounterReader(url, lookback=settings.lookback),
+            reader=lambda url: AlignedReader(url, lookback=settings.lookback),
             pace=Pace(settings.interval, settings.resync),
             seen=self._git.look if self._git is not None else lambda _: None,
         )
