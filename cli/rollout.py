@@ -12,12 +12,13 @@ import click
 
 from slipway.cli.options import file_option, output_option
 from slipway.cli.output import emit, note, table_of
-from slipway.contracts.errors import RolloutError, ServiceError
+from slipway.cli.rollout_places import Place, Rollout, place_of, place_options
+from slipway.contracts.errors import RolloutError, ServiceError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from slipway.serving.rollout.store import Record, RolloutFolder, RolloutStore
+    from slipway.serving.rollout.store import Record
 
 _ID = click.argument("rollout_id", required=False, metavar="[ROLLOUT]")
 
@@ -33,6 +34,7 @@ def rollout() -> None:
       slipway rollout watch                  follow it; Ctrl-C leaves it running
       slipway rollout explain                why it is where it is
       slipway rollout abort                  take it back now
+      slipway rollout status films --context prod -n models     the same of a Rollout on a cluster
     """
 
 
@@ -45,11 +47,18 @@ def rollout() -> None:
 @click.option("--wait", is_flag=True, help="Follow it to its end; exit code 3 if it went back.")
 @click.option("--retry", is_flag=True, help="Try a version again that went back.")
 @click.option("--force", is_flag=True, help="Start although the plan says that the traffic cannot decide it in time.")
+@place_options
+@click.option("--uri", help="With --context: where the bundle is, such as s3://bundles/films/3.")
+@click.option("--digest", default="", help="With --context: sha256 of the bundle.")
 def start(
     versions: tuple[str, ...],
     file: Path,
     output: str,
     overrides: tuple[str, ...],
+    cluster_context: str | None,
+    cluster_namespace: str | None,
+    uri: str | None,
+    digest: str,
     *,
     plan_only: bool,
     wait: bool,
@@ -66,7 +75,12 @@ def start(
       slipway rollout start films/3 --wait
       slipway rollout start films@challenger --set rollout.alpha=0.01 --plan
       slipway rollout start films/3 films/4 --set rollout.preset=abTest
+      slipway rollout start films/3 --context prod -n models --uri s3://bundles/films/3
     """
+    place = place_of(file, cluster_context, cluster_namespace)
+    if place.remote:
+        _start_on_cluster(place, versions, uri, digest, output, wait=wait)
+        return
     from slipway.contracts.project import load_project
     from slipway.serving.rollout.start import create_rollout, plan_rollout, prepare
 
@@ -84,7 +98,7 @@ def start(
     folder = create_rollout(prepared)
     note(f"rollout {folder.id} has started; follow it with: slipway rollout watch -f {file}")
     if wait:
-        _follow(folder, output)
+        _follow(place, folder, output)
     else:
         emit({"rollout": folder.id, "candidates": [target.arm for target in prepared.spec.candidates]}, output)
 
@@ -93,8 +107,17 @@ def start(
 @_ID
 @file_option
 @output_option
+@place_options
 @click.option("--all", "all_rollouts", is_flag=True, help="Every rollout, a line each.")
-def status(rollout_id: str | None, file: Path, output: str, *, all_rollouts: bool) -> None:
+def status(
+    rollout_id: str | None,
+    file: Path,
+    output: str,
+    cluster_context: str | None,
+    cluster_namespace: str | None,
+    *,
+    all_rollouts: bool,
+) -> None:
     """Show phase, step, weights and the verdict of every guardrail.
 
     \b
@@ -102,11 +125,11 @@ def status(rollout_id: str | None, file: Path, output: str, *, all_rollouts: boo
       slipway rollout status
       slipway rollout status --all -o json
     """
-    store = _store(file)
+    place = place_of(file, cluster_context, cluster_namespace)
     if all_rollouts:
-        emit([_summary(folder) for folder in store.all()], output)
+        emit([_summary(folder) for folder in place.all()], output)
         return
-    folder = store.find(rollout_id)
+    folder = place.find(rollout_id)
     record = folder.read()
     emit(_status(folder, record), output, table=lambda: _status_table(folder, record))
 
@@ -115,22 +138,27 @@ def status(rollout_id: str | None, file: Path, output: str, *, all_rollouts: boo
 @_ID
 @file_option
 @output_option
-def watch(rollout_id: str | None, file: Path, output: str) -> None:
+@place_options
+def watch(
+    rollout_id: str | None, file: Path, output: str, cluster_context: str | None, cluster_namespace: str | None
+) -> None:
     """Follow a rollout to its end; exit code 3 if it went back.
 
     \b
     Example:
       slipway rollout watch
     """
-    _follow(_store(file).find(rollout_id), output)
+    place = place_of(file, cluster_context, cluster_namespace)
+    _follow(place, place.find(rollout_id), output)
 
 
 def _command(name: str, kind: str, text: str) -> None:
     @rollout.command(name=name, help=f"{text}\n\n\b\nExample:\n  slipway rollout {name}")
     @_ID
     @file_option
-    def give(rollout_id: str | None, file: Path) -> None:
-        folder = _store(file).find(rollout_id)
+    @place_options
+    def give(rollout_id: str | None, file: Path, cluster_context: str | None, cluster_namespace: str | None) -> None:
+        folder = place_of(file, cluster_context, cluster_namespace).find(rollout_id)
         record = folder.read()
         if record is not None and record.state.terminal:
             remedy = "Start it anew with: slipway rollout retry" if kind != "retry" else None
@@ -151,8 +179,17 @@ _command("abort", "abort", "Take the candidate back now.")
 @_ID
 @file_option
 @output_option
+@place_options
 @click.option("--wait", is_flag=True, help="Follow it to its end; exit code 3 if it went back.")
-def retry(rollout_id: str | None, file: Path, output: str, *, wait: bool) -> None:
+def retry(
+    rollout_id: str | None,
+    file: Path,
+    output: str,
+    cluster_context: str | None,
+    cluster_namespace: str | None,
+    *,
+    wait: bool,
+) -> None:
     """Try a version again that went back, as a new rollout.
 
     \b
@@ -162,13 +199,17 @@ def retry(rollout_id: str | None, file: Path, output: str, *, wait: bool) -> Non
     from slipway.contracts.project import load_project
     from slipway.serving.rollout.start import create_rollout, prepare
 
-    old = _store(file).find(rollout_id).spec
+    place = place_of(file, cluster_context, cluster_namespace)
+    if place.remote:
+        _retry_on_cluster(place, rollout_id, output, wait=wait)
+        return
+    old = place.find(rollout_id).spec
     versions = [f"{old.model}/{candidate.version}" for candidate in old.candidates]
     prepared = prepare(load_project(file), versions, retry=True)
     folder = create_rollout(prepared)
     note(f"rollout {folder.id} has started")
     if wait:
-        _follow(folder, output)
+        _follow(place, folder, output)
     else:
         emit({"rollout": folder.id, "candidates": [target.arm for target in prepared.spec.candidates]}, output)
 
@@ -177,8 +218,17 @@ def retry(rollout_id: str | None, file: Path, output: str, *, wait: bool) -> Non
 @_ID
 @file_option
 @output_option
+@place_options
 @click.option("-F", "--follow", is_flag=True, help="Go on with decisions as they come, until the rollout ends.")
-def history(rollout_id: str | None, file: Path, output: str, *, follow: bool) -> None:
+def history(
+    rollout_id: str | None,
+    file: Path,
+    output: str,
+    cluster_context: str | None,
+    cluster_namespace: str | None,
+    *,
+    follow: bool,
+) -> None:
     """List every decision, oldest first: each with readings, bounds, samples, rule and queries in JSON and YAML.
 
     \b
@@ -188,16 +238,15 @@ def history(rollout_id: str | None, file: Path, output: str, *, follow: bool) ->
       slipway rollout history --follow -o json    one decision a line; the last line says how it ended
     """
     from slipway.cli.explanation import decision_line, history_rows
-    from slipway.serving.local.observed import read_observed
     from slipway.serving.rollout import event_stream
 
-    folder = _store(file).find(rollout_id)
+    place = place_of(file, cluster_context, cluster_namespace)
+    told = place.told(rollout_id)
     if follow:
-        project = folder.path.parents[3]
-        for message in event_stream.follow(folder, lambda: read_observed(project).is_fresh()):
+        for message in event_stream.follow(told, lambda: place.served(told), silence=place.silence):
             click.echo(decision_line(message, output))
         return
-    decisions = [decision.to_dict() for decision in event_stream.HistoryReader(folder).new()]
+    decisions = [decision.to_dict() for decision in event_stream.HistoryReader(told).new()]
     emit(decisions, output, table=lambda: table_of(history_rows(decisions), ["at", "kind", "message"]))
 
 
@@ -205,8 +254,17 @@ def history(rollout_id: str | None, file: Path, output: str, *, follow: bool) ->
 @_ID
 @file_option
 @output_option
+@place_options
 @click.option("--all", "all_looks", is_flag=True, help="Every look, not only those that changed something.")
-def explain(rollout_id: str | None, file: Path, output: str, *, all_looks: bool) -> None:
+def explain(
+    rollout_id: str | None,
+    file: Path,
+    output: str,
+    cluster_context: str | None,
+    cluster_namespace: str | None,
+    *,
+    all_looks: bool,
+) -> None:
     """Say for each decision what was read, what bound it gave, and the rule that followed.
 
     \b
@@ -218,7 +276,7 @@ def explain(rollout_id: str | None, file: Path, output: str, *, all_looks: bool)
     from slipway.cli.explanation import explanation_text
     from slipway.serving.rollout.event_stream import explanation_of
 
-    document = explanation_of(_store(file).find(rollout_id))
+    document = explanation_of(place_of(file, cluster_context, cluster_namespace).told(rollout_id))
     if output == "table":
         # Not wrapped: a query is there to be pasted into Prometheus.
         click.echo(explanation_text(document, all_looks=all_looks))
@@ -226,38 +284,72 @@ def explain(rollout_id: str | None, file: Path, output: str, *, all_looks: bool)
         emit(document, output)
 
 
-def _store(file: Path) -> RolloutStore:
-    from slipway.contracts.project import load_project
-    from slipway.serving.local.layout import PlaneLayout
-    from slipway.serving.rollout.store import RolloutStore
+def _start_on_cluster(
+    place: Place, versions: tuple[str, ...], uri: str | None, digest: str, output: str, *, wait: bool
+) -> None:
+    """Names another version in a Rollout that is there."""
+    if len(versions) != 1 or uri is None:
+        raise UsageError(
+            "on a cluster, name one MODEL/VERSION and where its bundle is",
+            where="slipway rollout start --context",
+            remedy="For example: slipway rollout start films/3 --context prod --uri s3://bundles/films/3. Where Git "
+            "holds the Rollout: slipway promote",
+        )
+    name, _, version = versions[0].replace("@", "/").partition("/")
+    remote = place.remote_rollout(name)
+    run = remote.run
+    remote.want(version, uri, digest)
+    note(f"version {version} is wanted of {remote.id}; Git, where it holds this Rollout, says otherwise until told")
+    if wait:
+        _wait_for_run(place, remote.id, run + 1)
+        _follow(place, remote, output)
+    else:
+        emit({"rollout": remote.id, "version": version}, output)
 
-    return RolloutStore(PlaneLayout(load_project(file).directory).rollouts)
+
+def _retry_on_cluster(place: Place, name: str | None, output: str, *, wait: bool) -> None:
+    remote = place.remote_rollout(name)
+    run = remote.run
+    record = remote.read()
+    if record is None or record.state.phase not in ("RolledBack", "Failed"):
+        phase = "not begun" if record is None else f"in phase {record.state.phase}"
+        raise RolloutError(f"there is nothing to retry: it is {phase}", where=remote.id)
+    remote.give("retry", _user())
+    note(f"retry was given to {remote.id}")
+    if wait:
+        _wait_for_run(place, remote.id, run + 1)
+        _follow(place, remote, output)
+    else:
+        emit({"rollout": remote.id}, output)
 
 
-def _follow(folder: RolloutFolder, output: str) -> None:
-    from slipway.serving.local.observed import read_observed
+def _wait_for_run(place: Place, name: str, run: int, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while place.remote_rollout(name).run < run:
+        if time.monotonic() > deadline:
+            record = place.remote_rollout(name).read()
+            why = "" if record is None else f": {record.state.reason}"
+            raise ServiceError(f"it has not begun{why}", where=name, remedy="See: kubectl describe rollout")
+        time.sleep(0.5)
 
-    shown = 0
-    project = folder.path.parents[3]
+
+def _follow(place: Place, folder: Rollout, output: str) -> None:
+    shown: set[tuple[float, str]] = set()
     unseen_since = time.monotonic()
     while True:
-        lines = folder.history()
-        for line in lines[shown:]:
-            if line["type"] == "event":
-                note(f"{_clock(line['at'])}  {line['message']}")
-        shown = len(lines)
         record = folder.read()
+        for line in folder.history():
+            if line["type"] == "event" and (line["at"], line["message"]) not in shown:
+                shown.add((line["at"], line["message"]))
+                note(f"{_clock(line['at'])}  {line['message']}")
         if record is not None and record.state.terminal:
             break
-        if read_observed(project).is_fresh():
+        if place.served(folder):
             unseen_since = time.monotonic()
         elif time.monotonic() - unseen_since > 30:
-            raise ServiceError(
-                "nothing runs the rollout: the serving plane is down",
-                where=folder.id,
-                remedy="Start it with `slipway up`; the rollout goes on where it was.",
-            )
-        time.sleep(0.2)
+            what, remedy = place.silence
+            raise ServiceError(f"nothing runs the rollout: {what}", where=folder.id, remedy=remedy)
+        time.sleep(1.0 if place.remote else 0.2)
     emit(_status(folder, record), output, table=lambda: _status_table(folder, record))
     if record.state.phase not in ("Promoted", "Completed"):
         raise RolloutError(
@@ -267,7 +359,7 @@ def _follow(folder: RolloutFolder, output: str) -> None:
         )
 
 
-def _summary(folder: RolloutFolder) -> dict[str, Any]:
+def _summary(folder: Rollout) -> dict[str, Any]:
     record = folder.read()
     spec = folder.spec
     state = record.state if record else None
@@ -286,14 +378,14 @@ def _summary(folder: RolloutFolder) -> dict[str, Any]:
     }
 
 
-def _status(folder: RolloutFolder, record: Record | None) -> dict[str, Any]:
+def _status(folder: Rollout, record: Record | None) -> dict[str, Any]:
     from slipway.serving.rollout.core.serialization import to_plain
 
     verdicts = to_plain(record.state.verdicts) if record else []
     return {**_summary(folder), "alarm": record.state.alarm if record else "", "verdicts": verdicts}
 
 
-def _status_table(folder: RolloutFolder, record: Record | None) -> Table:
+def _status_table(folder: Rollout, record: Record | None) -> Table:
     summary = _summary(folder)
     title = (
         f"{summary['rollout']}: {summary['candidate']} over {summary['stable'] or 'nothing'}  "

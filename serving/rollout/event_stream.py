@@ -11,9 +11,10 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from slipway.contracts.errors import ArtifactError, ServiceError
+from slipway.contracts.rollout import RolloutSpec
 from slipway.serving.rollout.core.types import TERMINAL
 from slipway.serving.rollout.resources import per_answer
 from slipway.serving.rollout.store import RolloutFolder
@@ -138,16 +139,76 @@ def _guardrails(look: Line) -> Iterator[dict[str, Any]]:
         }
 
 
+class Told(Protocol):
+    """A rollout whose history can be read, wherever it is kept."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def spec(self) -> RolloutSpec: ...
+
+    def plain_state(self) -> dict[str, Any] | None:
+        """Returns the record as plain data; None before there is one."""
+
+    def lines_after(self, mark: float) -> tuple[list[dict[str, Any]], float]:
+        """Returns the lines of the history after a mark (0 is its beginning) that are certain, and the next mark."""
+
+
+@dataclass(frozen=True)
+class ToldByFolder:
+    """A rollout on disk."""
+
+    folder: RolloutFolder
+
+    @property
+    def id(self) -> str:
+        """Name of the rollout."""
+        return self.folder.id
+
+    @property
+    def spec(self) -> RolloutSpec:
+        """What was asked for."""
+        return self.folder.spec
+
+    def plain_state(self) -> dict[str, Any] | None:
+        """Returns state.json as plain data; None before there is one."""
+        return read_plain_state(self.folder)
+
+    def lines_after(self, mark: float) -> tuple[list[dict[str, Any]], float]:
+        """Returns the lines after a number of bytes, and how many bytes are certain.
+
+        Raises:
+            ArtifactError: State or history cannot be read.
+        """
+        state = read_plain_state(self.folder)
+        committed = 0 if state is None else int(state["history_bytes"])
+        if committed <= mark:
+            return [], mark
+        path = self.folder.path / "history.jsonl"
+        try:
+            with path.open("rb") as handle:
+                handle.seek(int(mark))
+                content = handle.read(committed - int(mark))
+            return [json.loads(line) for line in content.splitlines()], committed
+        except (OSError, ValueError) as error:
+            raise ArtifactError(
+                f"the rollout's history cannot be read ({error})",
+                where=str(path),
+                remedy="It was altered; the state beside it still says where the rollout stands.",
+            ) from error
+
+
 class HistoryReader:
     """Reads the history of one rollout as it grows; each decision comes once, and only when it is certain.
 
     Args:
-        folder: The rollout.
+        rollout: The rollout.
     """
 
-    def __init__(self, folder: RolloutFolder) -> None:
-        self._folder = folder
-        self._offset = 0
+    def __init__(self, rollout: RolloutFolder | Told) -> None:
+        self._told = _told(rollout)
+        self._mark = 0.0
         self._last: Decision | None = None
 
     def new(self) -> list[Decision]:
@@ -156,28 +217,14 @@ class HistoryReader:
         Raises:
             ArtifactError: State or history cannot be read.
         """
-        state = read_plain_state(self._folder)
-        if state is None:
-            return []
-        committed = int(state["history_bytes"])
-        if committed <= self._offset:
-            return []
-        path = self._folder.path / "history.jsonl"
-        try:
-            with path.open("rb") as handle:
-                handle.seek(self._offset)
-                content = handle.read(committed - self._offset)
-            lines = [json.loads(line) for line in content.splitlines()]
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"the rollout's history cannot be read ({error})",
-                where=str(path),
-                remedy="It was altered; the state beside it still says where the rollout stands.",
-            ) from error
-        found = list(decisions_of(self._folder.id, lines, self._last))
-        self._offset = committed
+        lines, self._mark = self._told.lines_after(self._mark)
+        found = list(decisions_of(self._told.id, lines, self._last))
         self._last = found[-1] if found else self._last
         return found
+
+
+def _told(rollout: RolloutFolder | Told) -> Told:
+    return ToldByFolder(rollout) if isinstance(rollout, RolloutFolder) else rollout
 
 
 def read_plain_state(folder: RolloutFolder) -> dict[str, Any] | None:
@@ -203,19 +250,20 @@ def read_plain_state(folder: RolloutFolder) -> dict[str, Any] | None:
     return found
 
 
-def end_of(folder: RolloutFolder) -> dict[str, Any] | None:
+def end_of(rollout: RolloutFolder | Told) -> dict[str, Any] | None:
     """Returns the stream's last message, {"type": "end", "phase", "reason", "at"}, or None while a rollout goes on.
 
     Raises:
         ArtifactError: The state cannot be read.
     """
-    content = read_plain_state(folder)
+    told = _told(rollout)
+    content = told.plain_state()
     if content is None or content["state"]["phase"] not in TERMINAL:
         return None
     state = content["state"]
     return {
         "type": "end",
-        "rollout": folder.id,
+        "rollout": told.id,
         "at": state.get("phase_since"),
         "phase": state["phase"],
         "reason": state.get("reason", ""),
@@ -223,25 +271,34 @@ def end_of(folder: RolloutFolder) -> dict[str, Any] | None:
 
 
 def follow(
-    folder: RolloutFolder, served: Callable[[], bool], *, patience: float = 30.0, interval: float = 0.2
+    rollout: RolloutFolder | Told,
+    served: Callable[[], bool],
+    *,
+    patience: float = 30.0,
+    interval: float = 0.2,
+    silence: tuple[str, str] = (
+        "the serving plane is down",
+        "Start it with `slipway up`; the rollout goes on where it was.",
+    ),
 ) -> Iterator[dict[str, Any]]:
     """Yields every decision, those made so far first, and at the end of the rollout the message of its end.
 
     Args:
-        folder: The rollout.
+        rollout: The rollout.
         served: Says whether anything runs the rollout.
         patience: Seconds for which nothing may run it.
         interval: Seconds between two looks at its files.
+        silence: What it means that nothing runs it, and what to do.
 
     Raises:
         ArtifactError: State or history cannot be read.
         ServiceError: Nothing has run the rollout for longer than `patience`.
     """
-    reader = HistoryReader(folder)
+    reader = HistoryReader(rollout)
     seen = time.monotonic()
     while True:
         # Read before the decisions: then none of them can be missing when the end is told.
-        end = end_of(folder)
+        end = end_of(rollout)
         yield from (decision.to_dict() for decision in reader.new())
         if end is not None:
             yield end
@@ -249,25 +306,22 @@ def follow(
         if served():
             seen = time.monotonic()
         elif time.monotonic() - seen > patience:
-            raise ServiceError(
-                "nothing runs the rollout: the serving plane is down",
-                where=folder.id,
-                remedy="Start it with `slipway up`; the rollout goes on where it was.",
-            )
+            raise ServiceError(f"nothing runs the rollout: {silence[0]}", where=rollout.id, remedy=silence[1])
         time.sleep(interval)
 
 
-def explanation_of(folder: RolloutFolder) -> dict[str, Any]:
+def explanation_of(rollout: RolloutFolder | Told) -> dict[str, Any]:
     """Returns the whole rollout explained: where it stands, what words mean, and every decision, oldest first.
 
     Raises:
         ArtifactError: Spec, state or history cannot be read.
     """
-    spec = folder.spec
-    content = read_plain_state(folder)
+    told = _told(rollout)
+    spec = told.spec
+    content = told.plain_state()
     state: Mapping[str, Any] = {} if content is None else content["state"]
     return {
-        "rollout": folder.id,
+        "rollout": told.id,
         "model": spec.model,
         "candidates": [target.model_dump() for target in spec.candidates],
         "stable": None if spec.stable is None else spec.stable.model_dump(),
@@ -280,5 +334,5 @@ def explanation_of(folder: RolloutFolder) -> dict[str, Any]:
         "in_force": {} if content is None else dict(content.get("in_force", {})),
         "resources": {} if content is None else per_answer(content.get("resources", {})),
         "meanings": {"verdicts": OUTCOME_MEANINGS, "requirements": REQUIREMENT_MEANINGS},
-        "decisions": [decision.to_dict() for decision in HistoryReader(folder).new()],
+        "decisions": [decision.to_dict() for decision in HistoryReader(told).new()],
     }

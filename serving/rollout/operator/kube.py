@@ -244,3 +244,12 @@ def connect(*, kubeconfig: str | None = None, context: str | None = None) -> Kub
             remedy="Name one by --context or KUBECONFIG; see `kubectl config get-contexts`.",
         ) from error
     return Kube(configuration)
+
+
+def namespace_of(context: str, *, kubeconfig: str | None = None) -> str:
+    """Returns the namespace that a context of the kubeconfig names, `default` where it names none."""
+    from kubernetes import config
+
+    contexts, _ = config.list_kube_config_contexts(kubeconfig)
+    found: Document = next((one for one in contexts if one["name"] == context), {})
+    return str(found.get("context", {}).get("namespace") or "default")
