@@ -130,7 +130,6 @@ def readable(
         "verdict": _verdict(state),
         "reason": state.reason[:LONGEST_MESSAGE],
         "candidate": state.candidate.arm,
-        "weights": dict(state.weights),
         "verdicts": [
             {
                 "guardrail": verdict.guardrail,
@@ -160,12 +159,15 @@ def readable(
             if line["type"] == "event"
         ],
     }
+    # Left out where empty: applying an empty map over one with entries makes it null, which the schema refuses.
+    if state.weights:
+        document["weights"] = dict(state.weights)
+    if sight is not None and sight.route.weights:
+        document["actualWeights"] = dict(sight.route.weights)
     if state.alarm:
         document["alarm"] = state.alarm[:LONGEST_MESSAGE]
     if state.stable is not None:
         document["stable"] = state.stable.arm
-    if sight is not None and sight.route.weights is not None:
-        document["actualWeights"] = dict(sight.route.weights)
     return document
 
 
