@@ -10,6 +10,8 @@ import itertools
 import json
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,12 +41,8 @@ FAKE = {
     "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
     "runtime": "fake",
 }
-FAST = POLICY | {
-    "steps": [
-        {"weight": weight, "minimum_dwell": "1s", "minimum_samples": 50, "requires": "noHarm"}
-        for weight in (20, 50, 100)
-    ],
-}
+STEP = {"minimum_dwell": "1s", "minimum_samples": 50, "requires": "noHarm"}
+FAST = POLICY | {"steps": [{"weight": weight, **STEP} for weight in (20, 50, 100)]}
 KILLS = int(os.environ.get("SLIPWAY_TEST_KILLS", "8"))
 SEED = int(os.environ.get("SLIPWAY_TEST_SEED", "7"))
 
@@ -68,6 +66,12 @@ class Stage:
     def next_version(self, *, bad: bool = False) -> str:
         """Returns a version that was not wanted before."""
         return f"{next(self.numbers)}{'bad' if bad else ''}"
+
+    def begin(self) -> str:
+        """Has some version serve; returns its Service."""
+        if not self.rollouts.status():
+            self.want("1")
+        return self.settle()
 
     def settle(self) -> str:
         """Waits until nothing is in motion; returns the Service that has everything."""
@@ -142,9 +146,7 @@ def _drop_finalizers(rollouts: Rollouts) -> None:
 def stage(ground: Stage) -> Iterator[Stage]:
     """With an operator, and some version that serves."""
     with operator(ground.rollouts.namespace, ground.folder, prometheus=ground.prometheus):
-        if not ground.rollouts.status():
-            ground.want("1")
-        ground.settle()
+        ground.begin()
         yield ground
 
 
@@ -153,6 +155,7 @@ def test_it_refuses_a_cluster_that_cannot_split_traffic_and_says_why(stage: Stag
     cases = {
         "no-gateway": ({"traffic": {"gateway": {"name": "nowhere"}, "hostnames": ["a.example"]}}, "GatewayMissing"),
         "no-runtime": ({"predictor": {"modelFormat": "unheard-of"}}, "RuntimeMissing"),
+        "sticky": ({"policy": FAST | {"assignment": "user"}}, "UsersNotKept"),
         "same-host": ({"traffic": {"gateway": GATEWAY, "hostnames": [stage.host]}}, "ClaimedByAnother"),
     }
     try:
@@ -321,6 +324,71 @@ def test_a_second_service_of_another_owner_is_left_alone(stage: Stage) -> None:
     rollouts.cluster.kubectl("delete", "inferenceservice", f"films-v{version}")
 
 
+def slipway(*arguments: str, code: int = 0) -> str:
+    """Runs the command line and returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "slipway.cli.main", "rollout", *arguments], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_command_line_does_on_a_cluster_what_it_does_here(stage: Stage) -> None:
+    rollouts = stage.rollouts
+    context = rollouts.cluster.kubectl("config", "current-context").stdout.strip()
+    there = ("films", "--context", context, "-n", rollouts.namespace)
+    stage.settle()
+    version = stage.next_version()
+    run = rollouts.status()["run"] + 1
+    gate = [STEP | {"weight": 20, "gate": True}, STEP | {"weight": 100}]
+    stage.want(version, policy=FAST | {"steps": gate})
+    rollouts.wait_for_phase("AwaitingGate", run=run)
+    status = json.loads(slipway("status", *there, "-o", "json"))
+    assert (status["phase"], status["weight"], status["candidate"]) == ("AwaitingGate", 20, f"films-v{version}")
+    assert status["verdicts"][0]["guardrail"] == "errors"
+    slipway("pause", *there)
+    rollouts.wait_for_phase("Paused", run=run)
+    slipway("resume", *there)
+    rollouts.wait_for_phase("AwaitingGate", run=run)
+    slipway("abort", *there)
+    assert "Aborted" in slipway("watch", *there, code=3) + rollouts.wait_for_phase("RolledBack", run=run)["reason"]
+    assert "RolledBack" in slipway("status", *there)
+    text = slipway("explain", *there)
+    assert "slipway_requests_total" in text
+    kinds = {row["kind"] for row in json.loads(slipway("history", *there, "-o", "json"))[-1]["events"]}
+    assert "phase" in kinds
+    slipway("retry", *there)
+    rollouts.wait_for_phase("AwaitingGate", run=run + 1)
+    slipway("approve", *there)
+    assert "Promoted" in slipway("watch", *there)
+    slipway("start", f"films/{stage.next_version()}", *there[1:], code=2)
+    another = stage.next_version()
+    slipway("start", f"films/{another}", *there[1:], "--uri", "s3://nowhere/films")
+    rollouts.wait_for_phase("AwaitingGate", run=run + 2)
+    slipway("promote", *there)
+    assert "Promoted" in slipway("watch", *there)
+
+
+def test_without_prometheus_it_holds_says_so_and_goes_back_after_the_policys_time(ground: Stage) -> None:
+    rollouts = ground.rollouts
+    policy = FAST | {"no_data": {"hold_for": "6s", "then": "rollback"}}
+    with operator(rollouts.namespace, ground.folder, prometheus="http://127.0.0.1:9", name="blind"):
+        before = ground.begin()
+        run = rollouts.status()["run"] + 1
+        version = ground.next_version()
+        ground.want(version, policy=policy)
+
+        def said() -> bool:
+            conditions = rollouts.status()["conditions"]
+            return any(one["type"] == "MetricsAvailable" and one["status"] == "False" for one in conditions)
+
+        wait_for("the condition", said, 60, lambda: str(rollouts.brief()))
+        status = rollouts.wait_for_phase("RolledBack", run=run)
+    assert "Prometheus does not answer" in status["reason"]
+    assert rollouts.route_weights() == {before: 100}
+    assert ground.traffic.largest[version] == 20
+
+
 def test_killed_at_random_points_all_end_right_and_no_weight_is_above_what_was_decided(ground: Stage) -> None:
     chance = random.Random(SEED)
     rollouts = ground.rollouts
@@ -328,8 +396,7 @@ def test_killed_at_random_points_all_end_right_and_no_weight_is_above_what_was_d
     process.start()
     kills = 0
     try:
-        wait_for("an operator at work", lambda: rollouts.status().get("phase"), 60)
-        ground.settle()
+        ground.begin()
         while kills < KILLS:
             bad = chance.random() < 0.5
             version = ground.next_version(bad=bad)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from operator_process import (
+    GATEWAY,
     POLICY,
     OperatorProcess,
     Rollouts,
@@ -92,7 +93,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture
 def calm(stage: Stage) -> Stage:
     """The stage when nothing is in motion; names the version that serves."""
-    stage.rollouts.wait_for_phase("Promoted", "RolledBack", seconds=300)
+    stage.rollouts.wait_for_phase("Promoted", "RolledBack", "Completed", seconds=300)
     return stage
 
 
@@ -223,6 +224,97 @@ def test_a_version_that_serves_is_made_anew_where_it_is_deleted(calm: Stage) -> 
     wait_for("the version anew", anew, 90)
     with load(gateway_address(), calm.host) as requests:
         wait_for("answers", lambda: sum(requests.answers.values()) > 20, 120)
+
+
+def test_callers_who_ask_for_the_candidate_by_a_header_get_it(calm: Stage) -> None:
+    run = calm.rollouts.status()["run"] + 1
+    gate = POLICY | {"steps": [{**POLICY["steps"][0], "gate": True}, POLICY["steps"][2]]}  # type: ignore[index]
+    traffic = {"gateway": GATEWAY, "hostnames": [calm.host], "header": {"name": "x-variant", "value": "new"}}
+    with load(gateway_address(), calm.host):
+        calm.want("6", policy=gate, traffic=traffic)
+        calm.rollouts.wait_for_phase("AwaitingGate", seconds=300, run=run)
+        with load(gateway_address(), calm.host, headers={"x-variant": "new"}) as asking:
+            wait_for("their answers", lambda: asking.total > 100, 60)
+        assert asking.answers.keys() == {"6"}
+        calm.rollouts.command("abort")
+        calm.rollouts.wait_for_phase("RolledBack", seconds=120, run=run)
+        with load(gateway_address(), calm.host, headers={"x-variant": "new"}) as asking:
+            wait_for("their answers", lambda: asking.total > 100, 60)
+        assert "6" not in asking.answers
+    assert asking.failed == []
+
+
+def makes_copies(stage: Stage) -> bool:
+    """Returns whether the cluster's gateway says that it copies a share of the requests."""
+    (gateway,) = [one for one in stage.rollouts.cluster.get("gateways", "-A")["items"] if is_ours(one)]
+    name = gateway["spec"]["gatewayClassName"]
+    features = stage.rollouts.cluster.get("gatewayclass", name)["status"].get("supportedFeatures", ())
+    return {"HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror"} <= {one["name"] for one in features}
+
+
+def is_ours(gateway: dict[str, Any]) -> bool:
+    meta = gateway["metadata"]
+    return (meta["name"], meta["namespace"]) == (GATEWAY["name"], GATEWAY["namespace"])
+
+
+COPIES = {"weight": 0, "mirror": 50, "minimum_dwell": "2s", "minimum_samples": 200}
+SHADOW = POLICY | {"strategy": "shadow", "steps": [COPIES | {"gate": True}]}
+
+
+def test_a_shadow_is_refused_where_the_gateway_makes_no_copies(calm: Stage) -> None:
+    if makes_copies(calm):
+        pytest.skip("the gateway makes copies")
+    right = calm.rollouts.route_weights()
+    with load(gateway_address(), calm.host) as requests:
+        calm.want("7", policy=SHADOW)
+
+        def refused() -> bool:
+            conditions = calm.rollouts.status()["conditions"]
+            return any(one["reason"] == "CopiesNotSupported" for one in conditions)
+
+        wait_for("the refusal", refused, 60)
+        answered = requests.total
+        wait_for("some requests more", lambda: requests.total > answered + 100, 60)
+    assert requests.failed == []
+    assert calm.rollouts.route_weights() == right
+    assert "films-v7" not in calm.rollouts.services()
+
+
+def test_a_shadow_answers_copies_that_nobody_sees(calm: Stage) -> None:
+    if not makes_copies(calm):
+        pytest.skip("the gateway makes no copies")
+    before = serving(calm)
+    run = calm.rollouts.status()["run"] + 1
+    with load(gateway_address(), calm.host) as requests:
+        calm.want("7", policy=SHADOW)
+        calm.rollouts.wait_for_phase("AwaitingGate", seconds=300, run=run)
+        verdict = next(one for one in calm.rollouts.status()["verdicts"] if one["guardrail"] == "errors")
+        calm.rollouts.command("approve")
+        status = calm.rollouts.wait_for_phase("Completed", seconds=120, run=run)
+        wait_for("its end", lambda: calm.rollouts.services() == {f"films-v{before}"}, 60)
+    assert requests.failed == []
+    assert requests.answers.keys() == {before}
+    assert verdict["samples"] >= 200
+    assert calm.rollouts.route_weights() == {f"films-v{before}-predictor": 100}
+    print(f"{verdict['samples']} copies beside {verdict['stableSamples']} requests: {status['reason']}")
+
+
+def test_blue_and_green_change_places_at_once_and_blue_stays_for_the_watch(calm: Stage) -> None:
+    before = serving(calm)
+    run = calm.rollouts.status()["run"] + 1
+    step = {"weight": 100, "minimum_dwell": "1s", "minimum_samples": 0}
+    policy = POLICY | {"strategy": "blueGreen", "steps": [step], "watch": {"duration": "1h"}}
+    with load(gateway_address(), calm.host) as requests:
+        calm.want("8", policy=policy)
+        calm.rollouts.wait_for_phase("Watching", seconds=300, run=run)
+        assert calm.rollouts.services() == {f"films-v{before}", "films-v8"}
+        assert calm.rollouts.route_weights() == {"films-v8-predictor": 100}
+        calm.rollouts.command("abort")
+        back = {f"films-v{before}-predictor": 100}
+        wait_for("the way back", lambda: calm.rollouts.route_weights() == back, 20)
+        calm.rollouts.wait_for_phase("RolledBack", seconds=120, run=run)
+    assert requests.failed == []
+    assert requests.answers.keys() == {before, "8"}
 
 
 def test_a_deleted_rollout_takes_its_objects_along(calm: Stage) -> None:

@@ -229,10 +229,20 @@ class Load:
         host: Name that the requests are for.
         connections: Threads that ask.
         pause: Seconds between an answer and the next request.
+        headers: Further headers.
     """
 
-    def __init__(self, address: tuple[str, int], host: str, *, connections: int = 4, pause: float = 0.02) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        host: str,
+        *,
+        connections: int = 4,
+        pause: float = 0.02,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._address, self._host, self._pause = address, host, pause
+        self._headers = {"Content-Type": "application/json", "Host": host, **(headers or {})}
         self.failed: list[str] = []
         self.answers: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -257,12 +267,11 @@ class Load:
 
     def _ask(self) -> None:
         body = json.dumps({"instances": [{"user": "1"}]})
-        headers = {"Content-Type": "application/json", "Host": self._host}
         connection = http.client.HTTPConnection(*self._address, timeout=20)
         while not self._ending.wait(self._pause):
             problem, version = None, ""
             try:
-                connection.request("POST", "/v1/models/films:predict", body, headers)
+                connection.request("POST", "/v1/models/films:predict", body, self._headers)
                 answer = connection.getresponse()
                 content = answer.read()
                 if answer.status == 200:

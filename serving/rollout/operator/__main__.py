@@ -16,7 +16,7 @@ def main() -> int:
     """Returns the exit code."""
     settings = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name, level in (("httpx", logging.WARNING), ("kopf", logging.WARNING), ("urllib3", logging.ERROR)):
+    for name, level in (("httpx", logging.WARNING), ("kopf", logging.ERROR), ("urllib3", logging.ERROR)):
         logging.getLogger(name).setLevel(level)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

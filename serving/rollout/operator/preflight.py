@@ -9,6 +9,7 @@ from typing import Any
 from slipway.contracts.rollout.resource import RolloutResource
 from slipway.serving.rollout.operator.kube import (
     CLUSTER_SERVING_RUNTIMES,
+    GATEWAY_CLASSES,
     GATEWAYS,
     HTTP_ROUTES,
     INFERENCE_SERVICES,
@@ -26,6 +27,9 @@ KSERVE_MISSING, GATEWAY_API_MISSING = "KServeMissing", "GatewayApiMissing"
 GATEWAY_MISSING, GATEWAY_NOT_PROGRAMMED = "GatewayMissing", "GatewayNotProgrammed"
 NAMESPACE_NOT_ADMITTED, HOSTNAME_NOT_ADMITTED = "NamespaceNotAdmitted", "HostnameNotAdmitted"
 RUNTIME_MISSING, CLAIMED_BY_ANOTHER = "RuntimeMissing", "ClaimedByAnother"
+USERS_NOT_KEPT, COPIES_NOT_SUPPORTED = "UsersNotKept", "CopiesNotSupported"
+
+_MIRROR, _PERCENTAGE = "HTTPRouteRequestMirror", "HTTPRouteRequestPercentageMirror"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ def preflight(kube: Kube, owner: Owner, spec: RolloutResource) -> Finding:
             GATEWAY_API_MISSING,
             "The cluster serves no HTTPRoute: install the Gateway API and a gateway that implements it.",
         )
+    if spec.policy.assignment == "user":
+        return Finding(
+            USERS_NOT_KEPT,
+            "spec.policy.assignment is user: an HTTPRoute draws each request anew and keeps no user with a version. "
+            "Set assignment: request, or let callers ask for the candidate by spec.traffic.header.",
+        )
     problem = _gateway(kube, owner, spec) or _runtime(kube, owner, spec) or _claim(kube, owner, spec)
     return problem or Finding(PASSED, "The gateway can split traffic between versions.")
 
@@ -79,10 +89,35 @@ def _gateway(kube: Kube, owner: Owner, spec: RolloutResource) -> Finding | None:
             NAMESPACE_NOT_ADMITTED,
             f"No listener of Gateway {name} admits routes of namespace {owner.namespace}: set allowedRoutes.",
         )
+    problem = _copies(kube, gateway, spec)
+    if problem is not None:
+        return problem
     for hostname in spec.traffic.hostnames:
         if not any(_matches(hostname, one.get("hostname")) for one in admitting):
             return Finding(HOSTNAME_NOT_ADMITTED, f"No listener of Gateway {name} takes requests for {hostname}.")
     return None
+
+
+def _copies(kube: Kube, gateway: Document, spec: RolloutResource) -> Finding | None:
+    """Refuses copies where the gateway does not say that it makes them: some then fail every request of the route."""
+    shares = [step.mirror for step in spec.policy.steps if step.mirror]
+    if not shares:
+        return None
+    name = gateway["spec"]["gatewayClassName"]
+    try:
+        found = kube.get(GATEWAY_CLASSES, None, name)
+    except RefusedByClusterError:
+        found = None
+    features = () if found is None else found.get("status", {}).get("supportedFeatures", ())
+    supported = {one["name"] if isinstance(one, Mapping) else one for one in features}
+    needed = {_MIRROR} if all(share == 100 for share in shares) else {_MIRROR, _PERCENTAGE}
+    missing = ", ".join(sorted(needed - supported))
+    if not missing:
+        return None
+    return Finding(
+        COPIES_NOT_SUPPORTED,
+        f"The policy copies requests, and GatewayClass {name} does not list {missing} among its supported features.",
+    )
 
 
 def _admits(kube: Kube, listener: Mapping[str, Any], namespace: str, gateway_namespace: str) -> bool:
