@@ -50,7 +50,7 @@ class WantedVersion(ResourcePart):
 
 
 class PredictorTemplate(ResourcePart):
-    """How each version is served: what goes into its InferenceService. Replicas are followed at once, the rest is
+    """How each version is served: what goes into its InferenceService. `minReplicas` is followed at once, the rest is
     taken over with the next version."""
 
     model_format: str = Field("slipway", max_length=63, description="Picks the serving runtime.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -84,6 +85,16 @@ def test_callers_may_ask_for_the_candidate_only_while_it_has_traffic() -> None:
 def test_copies_are_a_filter_of_the_rule() -> None:
     seen = route_of(route({"films-v1": 100}, {"films-v2": 30}), GATEWAY)
     assert (seen.weights, seen.mirrors) == ({"films-v1": 100}, {"films-v2": 30})
+
+
+def test_a_route_that_still_copies_is_not_what_is_wanted_without_copies() -> None:
+    copying, plain = route({"films-v1": 100}, {"films-v2": 30}), route({"films-v1": 100})
+    assert not covers(copying["spec"], plain["spec"])
+    assert not covers(plain["spec"], copying["spec"])
+    # Servers leave empty lists out.
+    stored = json.loads(json.dumps(plain["spec"]))
+    del stored["rules"][0]["filters"]
+    assert covers(stored, plain["spec"])
 
 
 def test_weights_are_known_only_once_the_gateway_has_them_in_force() -> None:

@@ -232,8 +232,8 @@ class RolloutHome:
         return [*self.conditions, *conditions_of(state, self.sight)]
 
     def _with_replicas(self, template: VersionTemplate) -> VersionTemplate:
-        now = self.resource.predictor
-        replicas = {"min_replicas": now.min_replicas, "max_replicas": now.max_replicas}
+        least, most = self.resource.predictor.min_replicas, template.predictor.max_replicas
+        replicas = {"min_replicas": least, "max_replicas": most if most is None else max(most, least)}
         predictor = template.predictor.model_copy(update=replicas)
         return VersionTemplate(template.model, template.version, template.uri, predictor)
 

@@ -167,12 +167,12 @@ def http_route(
     if not serving:
         return None
     rule: Document = {"backendRefs": [_backend(arm) | {"weight": weight} for arm, weight in serving.items()]}
-    copies = {arm: percent for arm, percent in sorted(mirrors.items()) if percent > 0}
-    if copies:
-        rule["filters"] = [
-            {"type": "RequestMirror", "requestMirror": {"backendRef": _backend(arm), "percent": percent}}
-            for arm, percent in copies.items()
-        ]
+    # Said also where there are none: what is not mentioned is not compared, and copies would go on for ever.
+    rule["filters"] = [
+        {"type": "RequestMirror", "requestMirror": {"backendRef": _backend(arm), "percent": percent}}
+        for arm, percent in sorted(mirrors.items())
+        if percent > 0
+    ]
     rule["matches"] = [{"path": {"type": "PathPrefix", "value": "/"}}]
     asked = next((arm for arm in candidates if arm in serving), None)
     header = spec.traffic.header
@@ -197,7 +197,7 @@ def _by_header(header: HeaderMatch, arm: str) -> Document:
         "path": {"type": "PathPrefix", "value": "/"},
         "headers": [{"type": "Exact", "name": header.name, "value": header.value}],
     }
-    return {"matches": [match], "backendRefs": [_backend(arm) | {"weight": 100}]}
+    return {"matches": [match], "backendRefs": [_backend(arm) | {"weight": 100}], "filters": []}
 
 
 def _backend(arm: str) -> Document:
@@ -207,11 +207,11 @@ def _backend(arm: str) -> Document:
 def covers(actual: Any, wanted: Any) -> bool:
     """Returns whether all that is wanted is there as it should be. Servers add defaults, so more may be there.
 
-    Lists must agree in length: what somebody added to one is a change.
+    Lists must agree in length: what somebody added to one is a change. An empty list is as good as none.
     """
     if isinstance(wanted, Mapping):
         return isinstance(actual, Mapping) and all(
-            name in actual and covers(actual[name], part) for name, part in wanted.items()
+            covers(actual[name], part) if name in actual else part == [] for name, part in wanted.items()
         )
     if isinstance(wanted, list):
         return (
