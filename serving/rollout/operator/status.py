@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.contracts.errors import ArtifactError
-from slipway.contracts.rollout import RolloutPolicy
-from slipway.serving.rollout.core.types import TERMINAL, Outcome, Phase, State
+from slipway.contracts.rollout import ASSIGNMENT, RolloutPolicy
+from slipway.serving.rollout.core.types import TERMINAL, Outcome, State
 from slipway.serving.rollout.operator.observing import ClusterSight
 from slipway.serving.rollout.store import Record
 
@@ -178,10 +178,10 @@ def conditions_of(state: State, sight: ClusterSight | None) -> list[Condition]:
         conditions.append(Condition(HEALTHY, False, "Alarm", state.alarm))
     else:
         conditions.append(Condition(HEALTHY, True, "NoAlarm"))
-    error = next((clock.error for clock in state.clocks.values() if clock.error), None)
+    error = _reading_error(state)
     if error is not None:
         conditions.append(Condition(METRICS, False, "NoUsableReading", error))
-    elif state.clocks:
+    elif state.clocks or state.verdicts:
         conditions.append(Condition(METRICS, True, "Reading"))
     if sight is not None:
         conditions.append(Condition(ROUTED, sight.route.in_force, sight.route.reason, sight.route.message))
@@ -189,12 +189,15 @@ def conditions_of(state: State, sight: ClusterSight | None) -> list[Condition]:
     return conditions
 
 
+def _reading_error(state: State) -> str | None:
+    """Returns why guardrails have no usable reading, or None where they have, or none is asked for yet."""
+    judged = [verdict for verdict in state.verdicts if verdict.guardrail != ASSIGNMENT]
+    wrong = (verdict.explanation for verdict in judged if verdict.outcome is Outcome.ERROR)
+    return next(iter((*wrong, *(clock.error for clock in state.clocks.values() if clock.error))), None)
+
+
 def _progressing(state: State) -> Condition:
-    if state.phase in (Phase.PROMOTED, Phase.COMPLETED):
-        return Condition(PROGRESSING, False, state.phase.value, state.reason)
-    if state.phase in TERMINAL:
-        return Condition(PROGRESSING, False, state.phase.value, state.reason)
-    return Condition(PROGRESSING, True, state.phase.value, state.reason)
+    return Condition(PROGRESSING, state.phase not in TERMINAL, state.phase.value, state.reason)
 
 
 def _available(state: State, sight: ClusterSight) -> Condition:
