@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     "  slipway tune\n"
     "  slipway tune --set sweep.max_trials=40 --set sweep.algorithm=random\n"
     "  slipway tune -o json | jq '.best.parameters'\n"
+    "  slipway tune --cluster                        by Katib, on the cluster of KUBECONFIG\n"
+    "  slipway tune --cluster --cancel               takes that sweep away\n"
     "  slipway tune --render > experiment.yaml       for Katib: kubectl create -f experiment.yaml"
 )
 @file_option
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 @click.option("--set", "overrides", metavar="FIELD=VALUE", multiple=True, help="Override a field of the project file.")
 @click.option("--run", "run_name", help="Run whose features are used (default: the newest that fits).")
 @click.option("--restart", is_flag=True, help="Forget the trials of this sweep that were done before.")
+@click.option("--cluster", is_flag=True, help="Run it by Katib, on the cluster that KUBECONFIG names.")
+@click.option("--context", help="With --cluster: another context of KUBECONFIG.")
+@click.option("--cancel", is_flag=True, help="With --cluster: take the sweep away, with its trials.")
 @click.option("--render", is_flag=True, help="Print the Experiment for Katib, and run nothing.")
 @click.option("--lint", "checked", type=click.Path(path_type=Path), help="Check an Experiment in a YAML file.")
 def tune(
@@ -41,6 +46,9 @@ def tune(
     run_name: str | None,
     *,
     restart: bool,
+    cluster: bool,
+    context: str | None,
+    cancel: bool,
     render: bool,
     checked: Path | None,
 ) -> None:
@@ -49,20 +57,27 @@ def tune(
     Trials train and choose on a part of the training data of a run; its held-out part is not looked at. A sweep that
     was killed goes on with the trials that are missing, and one that has ended goes on if it may have more trials.
     Results are in .slipway/sweeps.
+
+    With --cluster the same sweep is an Experiment of Katib. Whoever starts it again follows it; Ctrl-C takes it away.
     """
     if checked is not None:
         _lint(checked)
         return
     project = load_project(file, overrides)
+    if not cluster and (cancel or context is not None):
+        raise click.UsageError("--cancel and --context go with --cluster")
     if render:
         _render(project)
         return
     from slipway.pipelines.sweeps.page import run_command
-    from slipway.pipelines.sweeps.sweep import run_sweep
 
+    if cancel:
+        _cancel(project, context, run_name)
+        return
     display = _Display(project.sweep.max_trials if project.sweep is not None else 0)
+    start = _start_on_cluster(context) if cluster else _start_here
     with display.shown():
-        report = run_sweep(project, run=run_name, restart=restart, observe=display.observe, note=note)
+        report = start(project, run=run_name, restart=restart, observe=display.observe, note=note)
     for warning in report.warnings:
         note(warning)
     emit(report, output, table=lambda: _table(report))
@@ -77,6 +92,28 @@ def tune(
         note(f"next: {run_command(report)}")
     else:
         note("no trial is better than the project's own parameters: keep them, or search elsewhere")
+
+
+def _start_here(project: Project, **options: Any) -> SweepReport:
+    from slipway.pipelines.sweeps.sweep import run_sweep
+
+    return run_sweep(project, **options)
+
+
+def _start_on_cluster(context: str | None) -> Callable[..., SweepReport]:
+    from slipway.pipelines.sweeps.on_cluster import run_sweep_on_cluster
+    from slipway.serving.rollout.operator.kube import connect
+
+    kube = connect(context=context)
+    return lambda project, **options: run_sweep_on_cluster(project, kube, **options)
+
+
+def _cancel(project: Project, context: str | None, run_name: str | None) -> None:
+    from slipway.pipelines.sweeps.on_cluster import cancel_sweep_on_cluster
+    from slipway.serving.rollout.operator.kube import connect
+
+    there = cancel_sweep_on_cluster(project, connect(context=context), run=run_name, note=note)
+    note("the Experiment is gone, and all that it had made" if there else "there is no such Experiment")
 
 
 def _render(project: Project) -> None:

@@ -48,7 +48,14 @@ class TimeLimitError(SlipwayError):
     """A step ran past its time limit."""
 
 
-def main(step: str, request_type: type[Request], run: Run[Request, Result], argv: Sequence[str] | None = None) -> int:
+def main(
+    step: str,
+    request_type: type[Request],
+    run: Run[Request, Result],
+    argv: Sequence[str] | None = None,
+    *,
+    line: Callable[[str, float], str] = lambda name, value: f"{name}={value!r}",
+) -> int:
     """Runs a step from the command line and returns its exit code.
 
     The request is read from `--request FILE`, then changed by `--name value` and `--part.name value`, whose values are
@@ -59,6 +66,7 @@ def main(step: str, request_type: type[Request], run: Run[Request, Result], argv
         request_type: What the step takes.
         run: The step.
         argv: Arguments; by default those of the process.
+        line: How a metric is printed.
     """
     options, rest = _parser(step, request_type).parse_known_args(argv)
     outcome = Path(options.outcome)
@@ -75,7 +83,7 @@ def main(step: str, request_type: type[Request], run: Run[Request, Result], argv
         return 130
     write_json(outcome / RESULT_FILE, plain_result(result))
     for name, value in sorted(finite_metrics(result).items()):
-        print(f"{name}={value!r}")
+        print(line(name, value))
     return 0
 
 

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from slipway.components.harness import main
-from slipway.components.tune.parameters import FOLDER_VARIABLE, LIFELINE_VARIABLE, PARAMETERS_VARIABLE, REQUEST_VARIABLE
+from slipway.components.tune.parameters import (
+    FOLDER_VARIABLE,
+    LIFELINE_VARIABLE,
+    PARAMETERS_VARIABLE,
+    REASON_VARIABLE,
+    REQUEST_VARIABLE,
+)
+from slipway.components.tune.reports import report_line, tell_reason
 from slipway.components.tune.step import TrialRequest, run
 from slipway.contracts.files import write_json
 
@@ -45,7 +52,10 @@ if __name__ == "__main__":
         threading.Thread(target=_end_with_the_sweep, args=(int(lifeline),), daemon=True).start()
     # Relative paths of the request, and result.json or error.json, are in the trial's own folder.
     os.chdir(os.environ.get(FOLDER_VARIABLE, "."))
-    code = main("tune", TrialRequest, run, _from_environment(sys.argv[1:]))
+    code = main("tune", TrialRequest, run, _from_environment(sys.argv[1:]), line=report_line)
+    reason = os.environ.get(REASON_VARIABLE)
+    if code != 0 and reason:
+        tell_reason(Path(), Path(reason))
     sys.stdout.flush()
     sys.stderr.flush()
     # Large libraries take a second or two to come apart.

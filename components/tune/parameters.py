@@ -17,6 +17,9 @@ FOLDER_VARIABLE = "SLIPWAY_TRIAL_FOLDER"
 LIFELINE_VARIABLE = "SLIPWAY_TRIAL_LIFELINE"
 """Names an inherited pipe that closes when the process that started the trial is gone."""
 
+REASON_VARIABLE = "SLIPWAY_TRIAL_REASON_FILE"
+"""Names the file into which a failed trial writes why: a pod's termination message."""
+
 ParameterType = Literal["double", "int", "categorical", "discrete"]
 
 

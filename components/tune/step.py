@@ -18,6 +18,9 @@ from slipway.components.evaluate import step as evaluate
 from slipway.components.progress import Progress
 from slipway.components.train import step as train
 from slipway.components.tune.parameters import ParameterType, typed
+from slipway.components.tune.places import local_features
+from slipway.components.tune.reports import ObjectiveReports, WithoutMetrics
+from slipway.components.tune.validation import ValidationMetric
 from slipway.contracts.errors import DataError
 from slipway.contracts.evaluation import EvaluationSpec
 from slipway.contracts.project.schema import ModelSpec
@@ -27,16 +30,18 @@ from slipway.contracts.split import SplitSpec
 class TrialRequest(BaseModel):
     """One trial.
 
-    `features` is the artifact to train and choose on (see `slipway.components.tune.holdout`), `split` says how it was
-    split. `parameters` are the trial's values as text, `types` says what each stands for; they replace those of
-    `model.parameters`. `run_id` names the trial, in MLflow too. `checkpoint` is where a killed trial goes on from.
+    `features` is the artifact to train and choose on (see `slipway.components.tune.holdout`), a folder or `s3://...`;
+    `split` says how it was split. With `report_epochs` the objective is measured after each epoch, for whoever stops
+    trials early. `parameters` are the trial's values as text, `types` says what each stands for; they replace those of
+    `model.parameters`. `run_id` names the trial. `checkpoint` is where a killed trial goes on from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    features: Path
+    features: str
     output: Path
     objective: str
+    report_epochs: bool = False
     name: str = "model"
     model: ModelSpec = ModelSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -44,7 +49,6 @@ class TrialRequest(BaseModel):
     parameters: dict[str, str] = Field(default_factory=dict)
     types: dict[str, ParameterType] = Field(default_factory=dict)
     project_directory: Path = Path()
-    tracking_uri: str | None = None
     run_id: str | None = None
     checkpoint: Path | None = None
 
@@ -63,26 +67,6 @@ class TrialResult(BaseModel):
     metrics: dict[str, float]
 
 
-class _WithoutMetrics(Progress):
-    """Passes stages and notes on, and no metrics: each line with the objective would count as one more report."""
-
-    def __init__(self, inner: Progress) -> None:
-        super().__init__()
-        self._inner = inner
-
-    def stage(self, description: str, total: float | None = None) -> None:
-        self._inner.stage(description, total)
-
-    def update(self, completed: float) -> None:
-        self._inner.update(completed)
-
-    def advance(self, amount: float = 1) -> None:
-        self._inner.advance(amount)
-
-    def note(self, message: str) -> None:
-        self._inner.note(message)
-
-
 def run(request: TrialRequest, progress: Progress) -> TrialResult:
     """Trains and measures.
 
@@ -90,27 +74,34 @@ def run(request: TrialRequest, progress: Progress) -> TrialResult:
         UsageError: A parameter is unknown to the family, or its value is not of its type or out of range.
         DataError: The data cannot be learnt from, or the objective has no value.
         ArtifactError: The features are not whole.
+        ServiceError: The object store does not answer.
         EnvironmentProblemError: A package is missing or the disk is full.
     """
     values = typed(request.parameters, request.types)
     model = request.model.model_copy(update={"parameters": {**request.model.parameters, **values}})
     bundle = request.output / "model"
+    features = local_features(request.features, request.output.with_name("features"))
+    measure = None
+    if request.report_epochs:
+        measure = ValidationMetric(features, request.evaluation, request.objective, request.project_directory)
     trained = train.run(
         train.TrainRequest(
-            features=request.features,
+            features=features,
             output=bundle,
             name=request.name,
             model=model,
             project_directory=request.project_directory,
-            tracking_uri=request.tracking_uri,
             run_id=request.run_id,
+            # The sweep tells MLflow of its trials: loading MLflow takes longer than many a trial.
+            tracked=False,
             checkpoint=request.checkpoint,
         ),
-        progress,
+        ObjectiveReports(progress, request.objective),
+        measure,
     )
     evaluated = evaluate.run(
         evaluate.EvaluateRequest(
-            features=request.features,
+            features=features,
             model=bundle,
             output=request.output / "evaluation",
             # Only the value of the objective counts here: slices and wide bootstraps are the pipeline's.
@@ -118,7 +109,7 @@ def run(request: TrialRequest, progress: Progress) -> TrialResult:
             split=request.split,
             project_directory=request.project_directory,
         ),
-        _WithoutMetrics(progress),
+        WithoutMetrics(progress),
     )
     if request.objective not in evaluated.metrics:
         raise DataError(

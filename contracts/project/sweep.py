@@ -190,14 +190,15 @@ class TrialSpec(_Spec):
     """How a trial runs on a cluster.
 
     `resources` stand over those of `kubernetes.steps.tune`. `runtime` is the training runtime of a TrainJob. `features`
-    is the folder, as a pod sees it, of the artifact that trials train and choose on; by default `tuning/features` in
-    the project's volume. `timeout` holds on one machine too.
+    is where the artifact lies that trials train and choose on: `s3://...`, or a folder as a pod sees it. By default it
+    is put below `kubernetes.pipeline_root`; without an object store it is looked for at `tuning/features` in the
+    project's volume. `timeout` holds on one machine too.
     """
 
     kind: Literal["Job", "TrainJob"] = "Job"
     resources: PlacementSpec = PlacementSpec()
     runtime: str = Field(default="torch-distributed", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    features: str | None = Field(default=None, pattern=r"^/[\w./=-]+$")
+    features: str | None = Field(default=None, pattern=r"^(s3:/)?/[\w./=-]+$")
     timeout: Duration = timedelta(hours=1)
 
 

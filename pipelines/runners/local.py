@@ -19,12 +19,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from slipway.components.harness import ERROR_FILE
 from slipway.components.wrapper import CACHE_VARIABLE, EVENTS_FILE, FORCED_VARIABLE, RUN_ID_VARIABLE, RUN_VARIABLE
 from slipway.contracts.files import write_atomically
+from slipway.pipelines.runners.interrupt import termination_as_interrupt
 from slipway.pipelines.runners.job import RUN_FILE, Job, RunReport, StepReport
 
 Observe = Callable[[dict[str, Any]], None]
@@ -55,7 +55,7 @@ def run_job(job: Job, observe: Observe | None = None) -> RunReport:
     _save(report)
     started = time.monotonic()
     try:
-        with _termination_as_interrupt(), _worker(job) as worker:
+        with termination_as_interrupt(), _worker(job) as worker:
             _follow(job, worker, report, observe)
         _conclude(job, report)
     except KeyboardInterrupt:
@@ -219,18 +219,3 @@ class _Tail:
         whole = content[: content.rfind(b"\n") + 1]
         self._position += len(whole)
         return [json.loads(line) for line in whole.splitlines()]
-
-
-@contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Lets SIGTERM and a closed terminal end the run as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -49,14 +49,14 @@ def check_sweep(project: Project) -> list[str]:
         warnings.append(f"the parameters of {project.model.family} are its own: the first trials will show if they fit")
     if sweep.early_stopping is not None and project.model.family in _WITHOUT_CURVE:
         warnings.append(
-            f"early stopping will have no effect: {project.model.family} reports its loss after each epoch, "
-            f"and no {sweep.objective.metric}"
+            f"early stopping will have no effect: {project.model.family} reports no {sweep.objective.metric} "
+            "after each epoch"
         )
     return warnings
 
 
-# What they report while they train is a loss; losses of different regularisation cannot be compared.
-_WITHOUT_CURVE = frozenset({"popularity", "matrix_factorization", "neural_collaborative_filtering"})
+# The first has no epochs; the second tells only its loss, and losses of different regularisation cannot be compared.
+_WITHOUT_CURVE = frozenset({"popularity", "neural_collaborative_filtering"})
 
 _Found = tuple[tuple[str, ...], str, str]
 

@@ -19,7 +19,7 @@ from slipway.contracts.files import canonical_json, sha256_of
 from slipway.contracts.project import Project
 from slipway.contracts.project.sweep import ParameterSpec, SweepSpec, text_of
 from slipway.contracts.split import SplitSpec
-from slipway.pipelines.sweeps.trial_template import TRIAL_NAME, trial_template
+from slipway.pipelines.sweeps.trial_template import SWEEP_LABEL, TRIAL_NAME, trial_template
 
 if TYPE_CHECKING:
     from kubeflow_katib_api.models.v1beta1_experiment import V1beta1Experiment
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Katib's own expression knows no @ in a name: it would take "ndcg@10=0.1" for a metric named 10.
 METRICS_FORMAT = r"([\w@|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
+STORE = "s3://"
+PROJECT_LABEL = "slipway.dev/project"
 FEATURES_ANNOTATION = "slipway.dev/features"
 NAME_LENGTH = 40
 
@@ -59,10 +61,19 @@ def sweep_of(project: Project) -> SweepSpec:
     return project.sweep
 
 
-def place_on_cluster(project: Project) -> Place:
-    """Returns where a pod finds things: in the volume of the project."""
-    sweep, mount = sweep_of(project), project.kubernetes.project.mount
-    return Place(features=sweep.trial.features or f"{mount}/tuning/features", project=mount)
+def place_on_cluster(project: Project, fingerprint: str = "") -> Place:
+    """Returns where a pod finds things: features in the object store of the artifacts, else on the project's volume.
+
+    Args:
+        project: The project file, with a sweep.
+        fingerprint: That of the features which the sweep starts from, where it is known.
+    """
+    spec, mount = project.kubernetes, project.kubernetes.project.mount
+    features = sweep_of(project).trial.features
+    if features is None and spec.s3 is not None and (spec.pipeline_root or "").startswith(STORE):
+        part = f"{project.name}-{fingerprint[:12]}" if fingerprint else project.name
+        features = f"{str(spec.pipeline_root).rstrip('/')}/tuning/{part}"
+    return Place(features=features or f"{mount}/tuning/features", project=mount, fingerprint=fingerprint)
 
 
 def validation_split(project: Project) -> SplitSpec:
@@ -121,7 +132,7 @@ def build_experiment(project: Project, place: Place) -> V1beta1Experiment:
         metadata=IoK8sApimachineryPkgApisMetaV1ObjectMeta(
             name=experiment_name(project, place),
             namespace=project.kubernetes.namespace,
-            labels={"app.kubernetes.io/part-of": "slipway", "slipway.dev/project": project.name},
+            labels={"app.kubernetes.io/part-of": "slipway", PROJECT_LABEL: project.name},
             annotations={FEATURES_ANNOTATION: place.fingerprint} if place.fingerprint else None,
         ),
         spec=V1beta1ExperimentSpec(
@@ -240,19 +251,29 @@ def _template(project: Project, sweep: SweepSpec, place: Place) -> Any:
         "output": "trial",
         "checkpoint": "checkpoint",
         "objective": sweep.objective.metric,
+        # Measuring after each epoch costs a ranking each: only where somebody looks at it.
+        "report_epochs": sweep.early_stopping is not None or sweep.algorithm.name == "hyperband",
         "name": project.name,
         "model": project.model.model_dump(mode="json"),
         "evaluation": project.evaluation.model_dump(mode="json"),
         "split": validation_split(project).model_dump(mode="json"),
         "types": {name: spec.type for name, spec in sweep.parameters.items()},
         "project_directory": place.project,
-        "tracking_uri": project.tracking.uri,
     }
     placeholders = {name: f"${{trialParameters.{name}}}" for name in sweep.parameters}
     variables = {REQUEST_VARIABLE: _json(request), PARAMETERS_VARIABLE: _json(placeholders)}
     names = [V1beta1TrialParameterSpec(name=TRIAL_NAME, reference="${trialSpec.Name}")]
     names += [V1beta1TrialParameterSpec(name=name, reference=name) for name in sweep.parameters]
-    return V1beta1TrialTemplate(trial_parameters=names, **trial_template(project, sweep, variables))
+    return V1beta1TrialTemplate(
+        trial_parameters=names,
+        **trial_template(
+            project,
+            sweep,
+            variables,
+            features=place.features,
+            labels={PROJECT_LABEL: project.name, SWEEP_LABEL: experiment_name(project, place)},
+        ),
+    )
 
 
 def _json(content: Mapping[str, Any]) -> str:

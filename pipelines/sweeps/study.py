@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,21 +153,8 @@ class SweepStudy:
             self._study.tell(number, state=state)
 
     def importances(self) -> dict[str, float]:
-        """Returns the share of each parameter in how the good trials differ (PED-ANOVA, Watanabe et al. 2023)."""
-        import optuna
-        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-        from optuna.trial import TrialState
-
-        done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(done) < 4 or len({trial.value for trial in done}) < 2:
-            return {}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found = get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator())
-        except (ValueError, RuntimeError, optuna.exceptions.OptunaError):
-            return {}
-        return {name: float(share) for name, share in found.items()}
+        """Returns the share of each parameter in how the good trials differ."""
+        return _importances(self._study)
 
     def _own(self) -> list[FrozenTrial]:
         """Returns every trial but those that a kill cut off: they failed without a record; others stand for them."""
@@ -217,3 +204,43 @@ class SweepStudy:
                 )
             )
         return rows
+
+
+def importances_of(document: Mapping[str, Any], records: Sequence[TrialRecord]) -> dict[str, float]:
+    """Returns the share of each parameter in how the good trials differ, for trials that were run elsewhere."""
+    try:
+        import optuna
+    except ModuleNotFoundError as error:
+        raise require_extra("optuna", "tune") from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction=document["spec"]["objective"]["type"])
+    space = distributions(document)
+    for record in records:
+        if record.status != "Succeeded" or record.value is None:
+            continue
+        try:
+            study.add_trial(
+                optuna.trial.create_trial(params=record.parameters, distributions=space, value=record.value)
+            )
+        except (ValueError, KeyError):
+            # A value that the search space does not have: Katib's algorithms round in their own ways.
+            continue
+    return _importances(study)
+
+
+def _importances(study: Study) -> dict[str, float]:
+    """PED-ANOVA (Watanabe et al. 2023)."""
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+    from optuna.trial import TrialState
+
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(done) < 4 or len({trial.value for trial in done}) < 2:
+        return {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+    except (ValueError, RuntimeError, optuna.exceptions.OptunaError):
+        return {}
+    return {name: float(share) for name, share in found.items()}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from slipway.contracts.artifacts import read_manifest, write_artifact
 from slipway.contracts.files import exclusive_lock, write_atomically, write_json
 from slipway.contracts.project import Project
 from slipway.pipelines.sweeps.baseline import measure_baseline
@@ -16,10 +14,9 @@ from slipway.pipelines.sweeps.check import check_sweep
 from slipway.pipelines.sweeps.experiment import Place, build_experiment, document, experiment_name
 from slipway.pipelines.sweeps.features import FEATURES, find_features, hold_out
 from slipway.pipelines.sweeps.lint import check_document
-from slipway.pipelines.sweeps.page import write_page
-from slipway.pipelines.sweeps.records import SweepReport, TrialRecord, katib_status
+from slipway.pipelines.sweeps.records import SweepReport, TrialRecord
+from slipway.pipelines.sweeps.result import write_result
 from slipway.pipelines.sweeps.runner import SweepRunner
-from slipway.pipelines.sweeps.search_space import as_text
 from slipway.pipelines.sweeps.tracking import track_sweep
 
 ARTIFACT = "result"
@@ -82,27 +79,7 @@ def run_sweep(
         problem = track_sweep(project, report) if report.trials else None
         if problem is not None:
             report.warnings.append(f"MLflow has no record of this sweep ({problem}); its artifact has it")
-        texts = {trial.name: as_text(trial.parameters) for trial in report.trials}
-        status = katib_status(report, texts)
-        target = folder / ARTIFACT
-        with write_artifact(target, kind="sweep", slipway_version=importlib.metadata.version("slipway")) as draft:
-            draft.parents = [read_manifest(folder / FEATURES, kind="features").as_parent("features")]
-            draft.metadata = {"experiment": name, "objective": report.metric, "status": report.status}
-            write_json(draft.path / "experiment.json", {**content, "status": status})
-            write_json(draft.path / "trials.json", [trial.model_dump(mode="json") for trial in report.trials])
-            best = report.best
-            if best is not None:
-                write_json(
-                    draft.path / "best.json",
-                    {
-                        "trial": best.name,
-                        "parameters": best.parameters,
-                        report.metric: best.value,
-                        "baseline": baseline.value,
-                    },
-                )
-            write_page(report, runner.study.importances(), draft.path / "report.html")
-        report.artifact, report.page = target, target / "report.html"
+        write_result(report, content, folder / FEATURES, folder / ARTIFACT, runner.study.importances())
         write_atomically(folder / REPORT, report.model_dump_json(indent=2) + "\n")
         return report
 

@@ -1,7 +1,8 @@
-"""A sweep in MLflow: one run for it, and the runs of its trials, which the train step wrote, below."""
+"""A sweep in MLflow: one run for it, and a run for each of its trials below."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from slipway.pipelines.sweeps.records import SweepReport, TrialRecord
 
 PARENT_TAG = "mlflow.parentRunId"
 SWEEP_TAG = "slipway.sweep"
+STATUS_TAG = "slipway.trial_status"
 _PARAMETER_LENGTH = 500
 
 
@@ -42,14 +44,20 @@ def _write(name: str, report: SweepReport, uri: str, artifact_root: Path | None)
         own = artifact_root.as_uri() if artifact_root is not None and uri.startswith("sqlite:") else None
         identifier = client.create_experiment(name, artifact_location=own)
     parent = _parent(client, identifier, report)
-    children = {
-        run.info.run_name: run.info.run_id
+    known = {
+        run.info.run_name: run
         for run in client.search_runs([identifier], f"attributes.run_name LIKE '{report.name}-%'", max_results=50_000)
     }
     for trial in report.trials:
-        run = children.get(trial.name)
-        if run is not None:
-            _adopt(client, run, parent, report.name, trial)
+        run = known.get(trial.name)
+        if run is not None and run.data.tags.get(STATUS_TAG) != trial.status:
+            # What was told before is of an earlier start of this trial.
+            client.delete_run(run.info.run_id)
+            run = None
+        if run is None:
+            _write_trial(client, identifier, parent, report, trial)
+        else:
+            client.set_tag(run.info.run_id, PARENT_TAG, parent)
     if report.best is not None:
         for key, value in report.best.parameters.items():
             client.log_param(parent, f"best.{key}", str(value)[:_PARAMETER_LENGTH])
@@ -70,9 +78,22 @@ def _parent(client: Any, experiment: str, report: SweepReport) -> str:
     return run
 
 
-def _adopt(client: Any, run: str, parent: str, sweep: str, trial: TrialRecord) -> None:
-    client.set_tag(run, PARENT_TAG, parent)
-    client.set_tag(run, SWEEP_TAG, sweep)
-    client.set_tag(run, "slipway.trial_status", trial.status)
-    for key, value in trial.metrics.items():
-        client.log_metric(run, key.replace("@", "_at_"), value)
+def _write_trial(client: Any, experiment: str, parent: str, report: SweepReport, trial: TrialRecord) -> None:
+    from mlflow.entities import Metric, Param
+
+    tags = {PARENT_TAG: parent, SWEEP_TAG: report.name, "slipway.step": "trial", STATUS_TAG: trial.status}
+    if trial.error is not None:
+        tags["slipway.trial_error"] = trial.error[:_PARAMETER_LENGTH]
+    run = client.create_run(experiment, run_name=trial.name, tags=tags).info.run_id
+    now = int(time.time() * 1000)
+    points = [(report.metric, value, step) for step, value in enumerate(trial.curve, start=1)]
+    points += [(name, value, len(trial.curve)) for name, value in trial.metrics.items() if name != report.metric]
+    if not trial.curve and trial.value is not None:
+        points.append((report.metric, trial.value, 0))
+    # Names in MLflow hold no @.
+    metrics = [Metric(name.replace("@", "_at_"), value, now, step) for name, value, step in points]
+    params = [Param(name, str(value)[:_PARAMETER_LENGTH]) for name, value in trial.parameters.items()]
+    client.log_batch(run, metrics=metrics[:1000], params=params)
+    for start in range(1000, len(metrics), 1000):
+        client.log_batch(run, metrics=metrics[start : start + 1000])
+    client.set_terminated(run, "FAILED" if trial.status in ("Failed", "MetricsUnavailable") else "FINISHED")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.components.harness import ERROR_FILE
-from slipway.components.tune.parameters import FOLDER_VARIABLE, LIFELINE_VARIABLE
+from slipway.components.tune.parameters import FOLDER_VARIABLE, LIFELINE_VARIABLE, REASON_VARIABLE
 
 GRACE_SECONDS = 5.0
 LOG = "trial.log"
@@ -114,6 +114,8 @@ class TrialProcess:
             **variables,
             FOLDER_VARIABLE: str(folder),
             LIFELINE_VARIABLE: str(lifeline),
+            # Here the reason is read from the trial's own error.json.
+            REASON_VARIABLE: "",
             "HOME": os.environ.get("HOME", "/"),
         }
         with self.log.open("wb") as log:

@@ -162,14 +162,13 @@ def test_features_of_another_dataset_are_refused(whole: Path, tmp_path: Path, tu
 
 def trial(tuning: Path, output: Path, **changes: Any) -> TrialRequest:
     content = {
-        "features": tuning,
+        "features": str(tuning),
         "output": output,
         "objective": "ndcg@5",
         "evaluation": {"k": [5]},
         "model": {"parameters": {"epochs": 2, "factors": 4}},
         "parameters": {"factors": "8", "regularization": "1e-05"},
         "types": {"factors": "int", "regularization": "double"},
-        "tracking_uri": NOWHERE,
     }
     return TrialRequest.model_validate(content | changes)
 
@@ -188,6 +187,25 @@ def test_a_trial_finds_what_the_steps_find_with_its_parameters(tuning: Path, tmp
     assert not (tmp_path / "trial" / "model").exists()
     assert len(json.loads((tmp_path / "trial" / "curves.json").read_text())["epochs"]) == 2
     read_manifest(tmp_path / "trial" / "evaluation", kind="evaluation", verify=True)
+
+
+@pytest.mark.parametrize("metric", ["ndcg@5", "auc", "coverage@5"])
+def test_what_is_reported_after_an_epoch_is_what_a_training_of_so_many_epochs_reaches(
+    tuning: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str
+) -> None:
+    model = {"parameters": {"epochs": 3, "factors": 4}, "features": ["user_activity"]}
+    run_trial(trial(tuning, tmp_path / "all", objective=metric, report_epochs=True, model=model), Progress())
+    lines = re.findall(rf"^\S+Z {metric}=(\S+)$", capsys.readouterr().out, re.MULTILINE)
+    shorter = [
+        run_trial(
+            trial(tuning, tmp_path / str(epochs), model=model | {"parameters": {"epochs": epochs, "factors": 4}}),
+            Progress(),
+        ).metrics[metric]
+        for epochs in (1, 2, 3)
+    ]
+    assert [float(line) for line in lines] == pytest.approx(shorter, rel=1e-12)
+    assert len(set(shorter)) == 3, "otherwise nothing was compared"
+    assert "=" not in capsys.readouterr().out, "nobody looks at the others"
 
 
 @pytest.mark.parametrize(

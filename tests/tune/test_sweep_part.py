@@ -157,7 +157,10 @@ def test_what_the_model_or_its_evaluation_does_not_have_is_told_with_its_line(
     )
 
 
-def test_early_stopping_without_a_curve_is_a_warning() -> None:
-    (warning,) = check_sweep(project_with("sweep.early_stopping=medianstop"))
-    assert "no effect" in warning
-    assert check_sweep(project_with()) == []
+@pytest.mark.parametrize(
+    ("family", "warned"), [("matrix_factorization", False), ("neural_collaborative_filtering", True)]
+)
+def test_early_stopping_of_a_family_that_reports_no_objective_is_a_warning(family: str, warned: bool) -> None:
+    own = 'sweep.parameters={"factors": {"type": "int", "min": 4, "max": 64}}'
+    warnings = check_sweep(project_with("sweep.early_stopping=medianstop", f"model.family={family}", own))
+    assert any("early stopping will have no effect" in warning for warning in warnings) is warned
