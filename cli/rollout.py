@@ -6,19 +6,18 @@ import dataclasses
 import getpass
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from slipway.cli.options import file_option, output_option
 from slipway.cli.output import emit, note, table_of
 from slipway.cli.rollout_places import Place, Rollout, place_of, place_options
+from slipway.cli.rollout_status import status_of, status_table, summary_of
 from slipway.contracts.errors import RolloutError, ServiceError, UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from slipway.serving.rollout.store import Record
+    pass
 
 _ID = click.argument("rollout_id", required=False, metavar="[ROLLOUT]")
 
@@ -127,11 +126,11 @@ def status(
     """
     place = place_of(file, cluster_context, cluster_namespace)
     if all_rollouts:
-        emit([_summary(folder) for folder in place.all()], output)
+        emit([summary_of(folder) for folder in place.all()], output)
         return
     folder = place.find(rollout_id)
     record = folder.read()
-    emit(_status(folder, record), output, table=lambda: _status_table(folder, record))
+    emit(status_of(folder, record), output, table=lambda: status_table(folder, record))
 
 
 @rollout.command()
@@ -350,7 +349,7 @@ def _follow(place: Place, folder: Rollout, output: str) -> None:
             what, remedy = place.silence
             raise ServiceError(f"nothing runs the rollout: {what}", where=folder.id, remedy=remedy)
         time.sleep(1.0 if place.remote else 0.2)
-    emit(_status(folder, record), output, table=lambda: _status_table(folder, record))
+    emit(status_of(folder, record), output, table=lambda: status_table(folder, record))
     if record.state.phase not in ("Promoted", "Completed"):
         raise RolloutError(
             record.state.reason or f"the rollout ended as {record.state.phase}",
@@ -359,73 +358,8 @@ def _follow(place: Place, folder: Rollout, output: str) -> None:
         )
 
 
-def _summary(folder: Rollout) -> dict[str, Any]:
-    record = folder.read()
-    spec = folder.spec
-    state = record.state if record else None
-    return {
-        "rollout": folder.id,
-        "candidate": state.candidate.arm if state else spec.candidates[0].arm,
-        "candidates": [candidate.arm for candidate in spec.candidates],
-        "stable": spec.stable.arm if spec.stable else None,
-        "phase": str(state.phase) if state else "Pending",
-        "step": f"{state.step + 1}/{len(spec.policy.steps)}" if state else None,
-        "weight": state.weights.get(state.candidate.arm, 0) if state else 0,
-        "weights": dict(state.weights) if state else {},
-        "mirrors": dict(state.mirrors) if state else {},
-        "dropped": dict(state.dropped) if state else {},
-        "reason": state.reason if state else "",
-    }
-
-
-def _status(folder: Rollout, record: Record | None) -> dict[str, Any]:
-    from slipway.serving.rollout.core.serialization import to_plain
-
-    verdicts = to_plain(record.state.verdicts) if record else []
-    return {**_summary(folder), "alarm": record.state.alarm if record else "", "verdicts": verdicts}
-
-
-def _status_table(folder: Rollout, record: Record | None) -> Table:
-    summary = _summary(folder)
-    title = (
-        f"{summary['rollout']}: {summary['candidate']} over {summary['stable'] or 'nothing'}  "
-        f"phase {summary['phase']}  step {summary['step']}  weight {summary['weight']} %"
-    )
-    if summary["reason"]:
-        title += f"\n{summary['reason']}"
-    if record and record.state.alarm:
-        title += f"\nALARM {record.state.alarm}"
-    rows = [
-        {
-            "guardrail": verdict.guardrail + (" (dry run)" if verdict.dry_run else ""),
-            "verdict": str(verdict.outcome),
-            "requires": verdict.requirement,
-            "candidate": _seen(verdict.measure, verdict.candidate_rate),
-            "stable": _seen(verdict.measure, verdict.stable_rate),
-            "measure": verdict.measure,
-            "bounds": f"{_number(verdict.lower)} .. {_number(verdict.upper)}",
-            "margin": _number(verdict.margin),
-            "samples": f"{verdict.samples:,} / {verdict.stable_samples:,}",
-        }
-        for verdict in (record.state.verdicts if record else ())
-    ]
-    columns = ["guardrail", "verdict", "requires", "candidate", "stable", "measure", "bounds", "margin", "samples"]
-    return table_of(rows, columns, title=title)
-
-
 def _clock(moment: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(moment))
-
-
-def _seen(measure: str, value: float | None) -> str:
-    """Returns a share of events, or a mean in the unit of its values."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if measure == "mean_difference" else f"{100 * value:.2f} %"
-
-
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.3g}"
 
 
 def _user() -> str:

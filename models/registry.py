@@ -8,23 +8,20 @@ fetched when it is needed. MLflow is imported when it is first needed, as that t
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import socket
 import sqlite3
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from slipway.contracts.bundle import bundle_digest, read_bundle
 from slipway.contracts.errors import EnvironmentProblemError, ServiceError, UsageError
 from slipway.contracts.files import exclusive_lock
 from slipway.models.bundle_upload import upload_bundle
+from slipway.models.mlflow_client import check_reachable, is_outage, quiet_mlflow
 
 SHA256_TAG = "slipway.bundle_sha256"
 BUNDLE_TAG = "slipway.bundle_dir"
@@ -297,7 +294,7 @@ class Registry:
                         self._client = self._connect(writes=writes)
                     return question(self._client)
             except Exception as error:
-                if not _is_outage(error):
+                if not is_outage(error):
                     raise
                 self._client = None
                 if pause is None:
@@ -336,39 +333,6 @@ def registry_for(project_dir: Path, tracking_uri: str | None = None) -> Registry
     return Registry(uri, state / "mlartifacts", bundles=state / "bundles")
 
 
-@contextlib.contextmanager
-def quiet_mlflow() -> Iterator[None]:
-    """Silences what MLflow, Alembic and SQLAlchemy say about their own business, and keeps MLflow from phoning home."""
-    for name, value in {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    }.items():
-        os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in ("mlflow", "alembic", "sqlalchemy"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        # MLflow's and Alembic's own set-up raises the levels again; a disabled threshold holds.
-        previous = logging.root.manager.disable
-        logging.disable(max(previous, logging.WARNING))
-        try:
-            yield
-        finally:
-            logging.disable(previous)
-
-
-def check_reachable(uri: str) -> None:
-    """Fails at once where nobody listens; MLflow's own HTTP client takes many seconds to say so."""
-    address = urlsplit(uri)
-    if address.scheme in ("http", "https") and address.hostname:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        with socket.create_connection((address.hostname, port), timeout=5):
-            pass
-
-
 def _ensure_model(client: Any, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -392,16 +356,6 @@ def _aliases(client: Any, name: str) -> dict[str, Any]:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return {}
         raise
-
-
-def _is_outage(error: Exception) -> bool:
-    code = getattr(error, "error_code", None)
-    text = f"{type(error).__name__}: {error}"
-    if code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") or isinstance(
-        error, (ConnectionError, TimeoutError, socket.gaierror)
-    ):
-        return True
-    return "Max retries exceeded" in text or "OperationalError" in text or "API request to" in text
 
 
 def _first_line(error: Exception) -> str:

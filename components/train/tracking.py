@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.models.registry import check_reachable, quiet_mlflow, registry_for
+from slipway.models.mlflow_client import check_reachable, quiet_mlflow
+from slipway.models.registry import registry_for
 
 _PARAMETER_LENGTH = 500
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contracts.project import Project
-from slipway.models.registry import check_reachable, quiet_mlflow, registry_for
+from slipway.models.mlflow_client import check_reachable, quiet_mlflow
+from slipway.models.registry import registry_for
 from slipway.pipelines.sweeps.records import SweepReport, TrialRecord
 
 PARENT_TAG = "mlflow.parentRunId"

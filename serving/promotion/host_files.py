@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -21,7 +22,7 @@ class Pending:
     message: str
 
 
-class HostRepository:
+class HostRepository(ABC):
     """The part of `PromotionRepository` that is the same for every host.
 
     Args:
@@ -39,12 +40,12 @@ class HostRepository:
         """See `PromotionRepository`."""
         return self._page
 
-    def fetch(self, remote: Remote, branches: Sequence[str]) -> None:
+    def fetch(self, remote: Remote, branches: Sequence[str]) -> None:  # noqa: B027 - nothing to do, for every host
         """See `PromotionRepository`. Files are read from the host, one by one, when they are asked for."""
 
+    @abstractmethod
     def read(self, commit: str, path: str) -> str | None:
         """See `PromotionRepository`."""
-        raise NotImplementedError
 
     def read_all(self, commit: str, paths: Sequence[str]) -> dict[str, str | None]:
         """See `PromotionRepository`."""

@@ -19,7 +19,8 @@ import pytest
 from slipway.contracts.bundle import Counts, bundle_digest, read_bundle, write_bundle
 from slipway.contracts.errors import BundleError
 from slipway.models.bundle_upload import ARTIFACT
-from slipway.models.registry import FEATURES_TAG, Registry, quiet_mlflow
+from slipway.models.mlflow_client import quiet_mlflow
+from slipway.models.registry import FEATURES_TAG, Registry
 from slipway.models.tensors import write_tensors
 
 pytestmark = pytest.mark.integration
