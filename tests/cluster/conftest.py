@@ -8,13 +8,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 import pytest
 from cluster_namespace import Cluster
 from cluster_services import address_for_pods, mlflow_server
 from container_engine import images
+from object_store_bucket import own_bucket
 
 NAMESPACE = os.environ.get("KF_PIPELINES_NAMESPACE", "kubeflow")
 PROJECT_NAME = "tiny-test"
@@ -68,27 +68,6 @@ def module_cluster() -> Iterator[Cluster]:
     """A namespace of the module's own."""
     with own_namespace() as own:
         yield own
-
-
-@contextmanager
-def own_bucket() -> Iterator[tuple[str, pafs.FileSystem]]:
-    """Makes a bucket in the object store of AWS_ENDPOINT_URL."""
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if not endpoint.netloc:
-        pytest.skip("AWS_ENDPOINT_URL names no object store")
-    store = pafs.S3FileSystem(
-        endpoint_override=endpoint.netloc,
-        scheme=endpoint.scheme,
-        region="us-east-1",
-        allow_bucket_creation=True,
-        allow_bucket_deletion=True,
-    )
-    name = f"slipway-test-{secrets.token_hex(4)}"
-    store.create_dir(name)
-    try:
-        yield name, store
-    finally:
-        store.delete_dir(name)
 
 
 @pytest.fixture

@@ -7,13 +7,9 @@ included, and makes nothing (server-side dry run).
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow.fs as pafs
@@ -35,27 +31,6 @@ from slipway.pipelines.kubernetes.train_jobs import train_job
 
 pytestmark = pytest.mark.cluster
 KEY = "a" * 64
-
-
-@pytest.fixture
-def bucket() -> Iterator[tuple[str, pafs.FileSystem]]:
-    """A bucket of the test's own."""
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if not endpoint.netloc:
-        pytest.skip("AWS_ENDPOINT_URL names no object store")
-    store = pafs.S3FileSystem(
-        endpoint_override=endpoint.netloc,
-        scheme=endpoint.scheme,
-        region="us-east-1",
-        allow_bucket_creation=True,
-        allow_bucket_deletion=True,
-    )
-    name = f"slipway-test-{secrets.token_hex(4)}"
-    store.create_dir(name)
-    try:
-        yield name, store
-    finally:
-        store.delete_dir(name)
 
 
 def files(store: pafs.FileSystem, folder: str) -> list[str]:

@@ -136,13 +136,15 @@ def test_a_person_is_forgotten_while_the_plane_captures(served: Any, wanted: Any
         assert {one["kind"] for one in shown} == {"waiting", "joined"}
         assert not any(one["removed"] for one in shown)
         assert any(user == person for _, user in rows())
+        # The person goes on asking while the command runs: what was asked until it began is gone for sure.
+        began = event_time(time.time())
         clean("--yes")
-        forgotten = event_time(time.time())
+        ended = event_time(time.time())
         click = {"request_id": answer["request_id"], "item": answer["predictions"][0]["items"][0], "type": "click"}
         _, outcome = plane.ask("/v1/feedback", json.dumps(click).encode())
         assert outcome["outcome"] in ("unknown", "held")
         # What is asked from here on is captured again, and nothing of before comes back with it.
-        plane.eventually(lambda: any(user == person and at > forgotten for at, user in rows()))
-    assert all(at >= forgotten for at, user in rows() if user == person)
+        plane.eventually(lambda: any(user == person and at > ended for at, user in rows()))
+    assert all(at >= began for at, user in rows() if user == person)
     assert sum(user != person for _, user in rows()) > 100
     assert load.codes == {200: load.sent}

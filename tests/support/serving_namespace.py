@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 import pytest
 import yaml
 from cluster_namespace import Cluster
+from object_store_bucket import own_bucket
 from rendered import MANIFESTS
 
 REGISTRY = os.environ.get("SLIPWAY_TEST_REGISTRY", "ghcr.io/slipway")
@@ -89,22 +90,8 @@ class Bucket:
 @contextlib.contextmanager
 def bucket() -> Iterator[Bucket]:
     """A bucket; skips where no object store is named."""
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if not endpoint.netloc:
-        pytest.skip("AWS_ENDPOINT_URL names no object store")
-    store = pafs.S3FileSystem(
-        endpoint_override=endpoint.netloc,
-        scheme=endpoint.scheme,
-        region="us-east-1",
-        allow_bucket_creation=True,
-        allow_bucket_deletion=True,
-    )
-    name = f"slipway-test-{secrets.token_hex(4)}"
-    store.create_dir(name)
-    try:
+    with own_bucket() as (name, store):
         yield Bucket(store, name)
-    finally:
-        store.delete_dir(name)
 
 
 def store_access() -> tuple[dict[str, Any], dict[str, Any]]:
